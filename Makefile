@@ -1,0 +1,52 @@
+# Two commands do everything: `make book` to read, `make test` to prove. The rest are parts of them.
+# What they do is in tools/, in Python; a machine needs Python 3.11 or newer and nothing else.
+
+SYSTEM_PYTHONS := python3 python3.14 python3.13 python3.12 python3.11 python
+PYTHON ?= $(firstword $(foreach name,$(SYSTEM_PYTHONS),$(shell command -v $(name) 2>/dev/null)))
+RUN := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help environment book html execute rules test lab bench results clean
+
+help:
+	@echo "make book      build the book and serve it here          (PORT=8000 to choose the port)"
+	@echo "make test      every test: package, pages, notebooks, site"
+	@echo "make html      build the book only, into _build/html"
+	@echo "make execute   run the pages again and save what they show (PAGES=book/channel/se.ipynb for some)"
+	@echo "make rules     hold the pages to the house rules          (PAGES=... for some)"
+	@echo "make lab       open the pages in JupyterLab"
+	@echo "make results   measure again what results/ holds          (ONLY=results/channel/se.py for some)"
+	@echo "make bench     measure the training loop against a plain one"
+	@echo "make clean     remove what was built (the environment stays)"
+
+environment:
+	@test -n "$(PYTHON)" || { echo "There is no Python on this machine: install Python 3.11 or newer first."; exit 1; }
+	@$(PYTHON) tools/environment.py
+
+html: environment
+	@$(RUN) tools/build.py
+
+book: html
+	@$(RUN) tools/serve.py
+
+execute: environment
+	@$(RUN) tools/execute.py $(PAGES)
+
+rules: environment
+	@$(RUN) tools/house_rules.py $(PAGES)
+
+test: environment
+	@$(RUN) tools/run_tests.py $(PARTS)
+
+lab: environment
+	@$(RUN) -m jupyterlab book
+
+results: environment
+	@$(RUN) tools/results.py $(ONLY)
+
+bench: environment
+	@$(RUN) tools/bench_fit.py
+
+clean:
+	@rm -rf _build .pytest_cache attnlib.egg-info
+	@find attnlib book results tests tools -name __pycache__ -prune -exec rm -rf {} +

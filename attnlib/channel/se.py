@@ -1,0 +1,111 @@
+"""Squeeze-and-Excitation: every channel gets one gate, computed from the means of all channels."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attnlib.attention import Attention, Description
+from attnlib.registry import register
+
+SQUEEZES = {
+    "avg": lambda x: x.mean((2, 3), keepdim=True),
+    "max": lambda x: x.amax((2, 3), keepdim=True),
+    "none": lambda x: x,
+    "constant": lambda x: torch.ones_like(x[:, :, :1, :1]),
+}
+GATES = {"sigmoid": torch.sigmoid, "tanh": torch.tanh, "relu": F.relu}
+BOUNDS = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "relu": (0.0, float("inf"))}
+
+
+@register("se")
+class SE(Attention):
+    """Squeeze-and-Excitation block.
+
+    Hu, Shen, Albanie, Sun, Wu, "Squeeze-and-Excitation Networks", CVPR 2018, arXiv:1709.01507. ::
+
+        z = mean of x over rows and columns        squeeze      (B, C)
+        s = sigmoid(W2 relu(W1 z + b1) + b2)       excitation   (B, C)
+        y = s * x                                  scale        (B, C, H, W)
+
+    The paper's equations have no biases; the authors' released networks do, and so does the default here
+    (``bias=False`` is the equation). The two linear maps start from He's normal distribution, as the paper's networks
+    do. With h = C/r hidden units there are 2hC + h + C parameters.
+
+    Args:
+        channels: C, channels of the input.
+        reduction: r, the bottleneck has C/r units (rounded down, at least one).
+        bias: whether the two linear maps have biases.
+        squeeze: ``"avg"``, the paper's; ``"max"``, its ablation; ``"none"``, its "NoSqueeze": the two linear maps
+            work at every position by themselves, with the same parameters and without a global view; ``"constant"``,
+            a control that is not in the paper: a vector of ones, so that the gates are learned but the same for
+            every picture.
+        gate: ``"sigmoid"``, the paper's; ``"tanh"`` and ``"relu"``, its ablations.
+        normalize: standardise every squeezed channel over the batch (batch normalisation without parameters) before
+            the excitation. Not in the paper: means over many pixels differ little from picture to picture, and this
+            lets a network see the difference within few steps.
+
+    Shapes:
+        x (B, C, H, W) → weights (B, C, 1, 1), or (B, C, H, W) with ``squeeze="none"`` → y (B, C, H, W).
+
+    Raises:
+        ValueError: reduction below 1 or above C, or an unknown word for `squeeze` or `gate`.
+    """
+
+    about = Description(
+        title="Squeeze-and-Excitation",
+        paper="Hu, Shen, Albanie, Sun, Wu. Squeeze-and-Excitation Networks. CVPR 2018. arXiv:1709.01507",
+        cite="hu2018se",
+        axes=("batch", "channel", "row", "column"),
+        shape=("B", "C", 1, 1),
+        passes=3,  # x is read for the means, read again for the product, and y is written
+    )
+
+    def __init__(
+        self,
+        channels: int,
+        reduction: float = 16,
+        *,
+        bias: bool = True,
+        squeeze: Literal["avg", "max", "none", "constant"] = "avg",
+        gate: Literal["sigmoid", "tanh", "relu"] = "sigmoid",
+        normalize: bool = False,
+    ) -> None:
+        super().__init__(channels)
+        if not 1 <= reduction <= channels:
+            raise ValueError(f"SE's reduction must lie between 1 and the {channels} channels, not {reduction}")
+        for word, value, known in (("squeeze", squeeze, SQUEEZES), ("gate", gate, GATES)):
+            if value not in known:
+                raise ValueError(f"SE's {word} is one of {', '.join(known)}, not {value!r}")
+        self.reduction = reduction
+        self.squeeze = squeeze
+        self.gate = gate
+        hidden = int(channels // reduction)
+        self.standardize = nn.BatchNorm2d(channels, affine=False) if normalize else nn.Identity()
+        self.reduce = nn.Conv2d(channels, hidden, 1, bias=bias)
+        self.expand = nn.Conv2d(hidden, channels, 1, bias=bias)
+        for layer in (self.reduce, self.expand):
+            nn.init.kaiming_normal_(layer.weight)
+            if bias:
+                nn.init.zeros_(layer.bias)
+
+    def describe(self) -> Description:
+        about = super().describe()
+        shape = ("B", "C", "H", "W") if self.squeeze == "none" else about.shape
+        return dataclasses.replace(about, shape=shape, bounds=BOUNDS[self.gate])
+
+    def squeezed(self, x: Tensor) -> Tensor:
+        """The channel descriptor z: (B, C, 1, 1), or the shape of `x` with ``squeeze="none"``."""
+        return self.standardize(SQUEEZES[self.squeeze](x))
+
+    def attend(self, x: Tensor) -> Tensor:
+        z = self.squeezed(x)  # (B, C, 1, 1)
+        hidden = F.relu(self.reduce(z))  # (B, C/r, 1, 1)
+        return GATES[self.gate](self.expand(hidden))  # (B, C, 1, 1)
+
+    def use(self, x: Tensor, weights: Tensor) -> Tensor:
+        return x * weights

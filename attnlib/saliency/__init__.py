@@ -1,0 +1,1 @@
+"""Chapter 1, saliency: what it means to attend."""
