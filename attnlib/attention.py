@@ -36,6 +36,8 @@ class Description:
             traffic, in units of the bytes of x).
         place: where the paper puts it in a residual network, one of `attnlib.insert`'s words.
         drop_in: whether the output has the shape of the input, so that `insert` can put it anywhere.
+        looks: what `attend` does, in a few words, for the map of the book: at most 60 characters.
+        acts: what `use` does, likewise.
     """
 
     title: str
@@ -49,6 +51,8 @@ class Description:
     passes: int = 3
     place: str = "block"
     drop_in: bool = True
+    looks: str = ""
+    acts: str = ""
     name: str = ""
 
 

@@ -25,7 +25,8 @@
   each("[role=doc-biblioentry]", (entry) => entry.setAttribute("role", "listitem"));
 
   // A wide table, formula or output scrolls inside its own frame, so the frame has to be reachable by keyboard.
-  const scrolls = "div.output, div.highlight pre, mjx-container[display], .table-scrolls, .widget-container";
+  const scrolls = "div.output, div.highlight pre, mjx-container[display], .table-scrolls, .widget-container, "
+    + ".where-mechanisms";
   each("article table:not(div.output table)", (table) => {
     const frame = document.createElement("div");
     frame.className = "table-scrolls";
@@ -37,6 +38,12 @@
   });
   // Also when maths and widgets have been drawn.
   new ResizeObserver(markScrolling).observe(document.querySelector(".bd-article-container"));
+
+  // Of a long line of neighbours, the part around this page.
+  each(".where-mechanism[aria-current]", (here) => {
+    const line = here.closest("ul");
+    line.scrollLeft = here.offsetLeft - line.offsetLeft - (line.clientWidth - here.offsetWidth) / 2;
+  });
 
   // pandas leaves the corner of a table empty: a cell, then, and no header.
   each("table.dataframe th:empty", (corner) => corner.replaceWith(document.createElement("td")));

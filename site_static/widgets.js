@@ -11,10 +11,32 @@
     },
   });
 
+  // A still figure stands where a widget will be; two of them would share their ids.
+  new MutationObserver(() => document.querySelectorAll(".before-widget").forEach((figure) => {
+    if (figure.nextElementSibling.matches(".widget-subarea:not(:empty)")) figure.remove();
+  })).observe(document.documentElement, {childList: true, subtree: true});
+
+  // Figures come before formulas, which a reader meets later: MathJax is loaded when the first widget has been drawn.
+  const drawn = new Promise((done) => {
+    const look = () => document.querySelector(".widget-subarea > *") ? done() : setTimeout(look, 30);
+    addEventListener("load", () => {
+      look();
+      setTimeout(done, 5000);
+    });
+  });
+  const formulas = drawn.then(() => new Promise((done) => {
+    const later = document.querySelector("script[type='text/later']");
+    if (!later) return;
+    const script = document.createElement("script");
+    script.onload = done;
+    script.src = later.src;
+    document.head.append(script);
+  }));
+
   // The widget manager calls MathJax 2 (`MathJax.Hub.Queue(["Typeset", ..., element])`); the page has MathJax 3, which
   // replaces the global object once while it starts. The Hub has to be there before and after.
   const Hub = {
-    Queue: ([, , element]) => mathjax.startup?.promise?.then(() => mathjax.typesetPromise([element])),
+    Queue: ([, , element]) => formulas.then(() => mathjax.startup.promise).then(() => mathjax.typesetPromise([element])),
   };
   const withHub = (value) => value && Object.assign(value, { Hub });
   let mathjax = withHub(window.MathJax);

@@ -64,6 +64,12 @@ def test_the_description_fits_the_weights(module):
     assert about.paper and about.cite and about.title and about.name
 
 
+@pytest.mark.parametrize("name", available())
+def test_says_in_a_few_words_how_it_looks_and_acts(name):
+    about = mechanism(name).about
+    assert 0 < len(about.looks) <= 60 and 0 < len(about.acts) <= 60
+
+
 def test_neutral_weights_have_the_shape_of_the_weights(module):
     x = picture()
     weights = module.attend(x)

@@ -63,6 +63,8 @@ class SE(Attention):
         axes=("batch", "channel", "row", "column"),
         shape=("B", "C", 1, 1),
         passes=3,  # x is read for the means, read again for the product, and y is written
+        looks="mean of each channel, two linear maps, sigmoid",
+        acts="multiply each channel by its gate",
     )
 
     def __init__(

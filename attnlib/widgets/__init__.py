@@ -1,6 +1,18 @@
-"""Figures that can be switched: `toggle`, `toggles`, `slider` and `play` need no kernel; `live` computes with one."""
+"""Figures that answer the reader. All but `live` work with no kernel; those that compute do so where one is there.
 
+`toggle`, `toggles`, `slider` and `play` switch between figures; `maps`, `side_by_side`, `gates` and `training` are viewers
+of weights; a `Switch` turns attention off in every figure of a page that follows it; `live` computes with a kernel.
+"""
+
+from attnlib.widgets.gates import Gates, gates
 from attnlib.widgets.live import Live, live
+from attnlib.widgets.maps import Maps, maps, side_by_side
 from attnlib.widgets.states import MOST_BYTES, Switched, play, slider, state_bytes, toggle, toggles
+from attnlib.widgets.switch import Switch
+from attnlib.widgets.training import Training, training
+from attnlib.widgets.viewer import Viewer
 
-__all__ = ["MOST_BYTES", "Live", "Switched", "live", "play", "slider", "state_bytes", "toggle", "toggles"]
+__all__ = [
+    "MOST_BYTES", "Gates", "Live", "Maps", "Switch", "Switched", "Training", "Viewer", "gates", "live", "maps", "play",
+    "side_by_side", "slider", "state_bytes", "toggle", "toggles", "training",
+]

@@ -2,13 +2,17 @@
 
 A notebook run fails here also if a notebook was collected and nothing in it ran, if fewer notebooks ran than there
 are, if a cell was skipped or only expected to fail (nbval marks what follows a timeout so), or if a page took far
-longer than a reader would wait. Seconds per page are printed at the end.
+longer than a reader would wait. Seconds per page are printed at the end. A kernel that does not come up is started anew.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import sys
+import tempfile
+import warnings
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -20,6 +24,40 @@ OUTPUT_TIMEOUT = 60
 # Seconds a page should take with the machine to itself; two run at once here, so only three times as long is an error.
 BUDGET = float(os.environ.get("ATTNLIB_PAGE_SECONDS", 60))
 FAR_TOO_LONG = 3
+# Seconds until a kernel that has not answered is given up, and how many are started before the page is.
+STARTUP_TIMEOUT = 60
+KERNELS = 3
+
+
+def start_new_kernel(startup_timeout=STARTUP_TIMEOUT, kernel_name="python", **kwargs):
+    """In place of nbval's: kernels of two processes that start together cannot get into each other's way.
+
+    nbval lets a kernel choose TCP ports that are free, closes them, and lets the kernel open them again; what another
+    process opens in between is lost, and the page with it. Here a kernel talks through files of its own, where the
+    system has such sockets; and one that still does not answer is replaced.
+    """
+    from jupyter_client.manager import KernelManager
+    from nbval.kernel import NbvalKernelspecManager
+
+    for left in reversed(range(KERNELS)):
+        manager = KernelManager(kernel_name=kernel_name, kernel_spec_manager=NbvalKernelspecManager())
+        if sys.platform != "win32":
+            # Absolute, because a kernel works in the folder of its page; short, because such names have to be.
+            folder = tempfile.mkdtemp(prefix="nb")
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            manager.transport, manager.ip = "ipc", f"{folder}/k"
+        manager.start_kernel(**kwargs)
+        client = manager.client()
+        client.start_channels()
+        try:
+            client.wait_for_ready(timeout=float(startup_timeout))
+            return manager, client
+        except RuntimeError as error:
+            client.stop_channels()
+            manager.shutdown_kernel(now=True)
+            if not left:
+                raise
+            warnings.warn(f"a kernel was started anew: {error}", stacklevel=2)
 
 
 def pytest_itemcollected(item) -> None:
@@ -77,5 +115,8 @@ class Pages:
 
 
 def pytest_configure(config) -> None:
+    import nbval.kernel
+
+    nbval.kernel.start_new_kernel = start_new_kernel
     if not hasattr(config, "workerinput"):  # in a worker of xdist there is only a part to see
         config.pluginmanager.register(Pages(config), "pages")

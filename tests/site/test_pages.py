@@ -4,20 +4,24 @@ from pathlib import Path
 
 import pytest
 import yaml
-from visit import NARROW, WIDE, too_wide, visit
+from visit import NARROW, WIDE, switch_theme, too_wide, visit
 
 ROOT = Path(__file__).resolve().parents[2]
 AXE = ROOT / "site_vendor" / "tests" / "axe.min.js"
+ZOOMED = {"width": 640, "height": 450}  # what a window of 1280 by 900 has for a page at 200 %
 
 
-def pages() -> list[str]:
-    """Every page that _toc.yml names, and those that Sphinx adds."""
+def contents() -> list[str]:
+    """Every page that _toc.yml names."""
 
     def files(entry: dict) -> list[str]:
         below = [f for key in ("parts", "chapters", "sections") for part in entry.get(key, []) for f in files(part)]
         return [entry[key] for key in ("root", "file") if key in entry] + below
 
-    return [*files(yaml.safe_load((ROOT / "_toc.yml").read_text())), "index", "search", "genindex"]
+    return files(yaml.safe_load((ROOT / "_toc.yml").read_text()))
+
+
+PAGES = [*contents(), "index", "search", "genindex"]  # the last three are Sphinx's
 
 
 @pytest.fixture(scope="module")
@@ -26,20 +30,73 @@ def address(site, serve) -> str:
     return serve(site.parent) + "/html"
 
 
-@pytest.mark.parametrize("name", pages())
-@pytest.mark.parametrize("viewport, theme", [(WIDE, "light"), (NARROW, "dark")], ids=["wide-light", "narrow-dark"])
-def test_page_works_by_itself(browser, address, name, viewport, theme):
-    with visit(browser, f"{address}/{name}.html", viewport, theme) as (page, faults):
-        page.emulate_media(color_scheme="light" if theme == "dark" else "dark")
-        page.wait_for_timeout(50)
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("viewport, themes", [
+    pytest.param(WIDE, ("light", "dark"), id="wide"), pytest.param(NARROW, ("dark", "light"), id="narrow"),
+])
+def test_page_works_by_itself(browser, address, name, viewport, themes):
+    with visit(browser, f"{address}/{name}.html", viewport, themes[0]) as (page, faults):
         assert not too_wide(page)
-        violations = violated(page) if name != "index" else []
+        if name != "index":  # it has no styles, and leads on at once
+            page.add_script_tag(path=AXE)
+            assert not violated(page), themes[0]
+            switch_theme(page, themes[1])
+            assert not violated(page), themes[1]
+        if viewport == WIDE:
+            page.set_viewport_size(ZOOMED)
+            assert not too_wide(page)
     assert not faults
-    assert not violations
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_works_from_a_file(browser, site, name):
+    with visit(browser, (site / f"{name}.html").as_uri()) as (_, faults):
+        pass
+    assert not faults
 
 
 def violated(page) -> list[str]:
     """What axe finds against WCAG 2.2 AA and best practice."""
-    page.add_script_tag(path=AXE)
+    if not page.evaluate("'axe' in window"):
+        page.add_script_tag(path=AXE)
     result = page.evaluate("axe.run({resultTypes: ['violations']})")
     return [f"{v['id']}: {v['help']} at {n['target']}" for v in result["violations"] for n in v["nodes"]]
+
+
+# -- By keyboard ------------------------------------------------------------------------------------------------------
+
+# Numbers everything in `main` that a reader can use and see, and keeps how it looks without the focus.
+NUMBER_STOPS = """() => {
+    const looks = e => { const s = getComputedStyle(e); return `${s.outlineStyle} ${s.outlineWidth} ${s.boxShadow}`; };
+    const usable = 'a[href], button, input, select, textarea, summary, audio, video, [tabindex]';
+    window.stops = [...document.querySelectorAll('main :is(' + usable + ')')].filter(
+        e => e.tabIndex >= 0 && !e.disabled && e.type !== 'hidden' && e.checkVisibility({visibilityProperty: true}));
+    const before = new Map(stops.map(e => [e, looks(e)]));
+    window.stop = () => {
+        const e = document.activeElement;
+        if (!e || e === document.body) return 'outside';
+        const changed = !before.has(e) || looks(e) !== before.get(e);
+        return {place: stops.indexOf(e), changed, html: e.outerHTML.slice(0, 120)};
+    };
+    return stops.map(e => e.outerHTML.slice(0, 120));
+}"""
+
+
+def test_everything_is_reached_by_keyboard_and_shows_it(browser, address):
+    with visit(browser, f"{address}/book/channel/se.html") as (page, faults):
+        stops = page.evaluate(NUMBER_STOPS)
+        assert len(stops) > 30
+        reached, unmarked = set(), []
+        for _ in range(len(stops) + 200):
+            page.keyboard.press("Tab")
+            stop = page.evaluate("stop()")
+            if stop == "outside" and reached:
+                break
+            if stop != "outside" and stop["place"] >= 0:
+                reached.add(stop["place"])
+                unmarked += [] if stop["changed"] else [stop["html"]]
+        else:
+            pytest.fail(f"the Tab key never leaves the page; at last it was at {stop}")
+        assert [stops[place] for place in sorted(set(range(len(stops))) - reached)] == []
+        assert unmarked == []
+        assert not faults

@@ -22,8 +22,12 @@ SETTLED = f"""() => {{
 
 
 @contextlib.contextmanager
-def visit(browser: Browser, address: str, viewport=WIDE, theme="light") -> Iterator[tuple[Page, list[str]]]:
-    """The page once everything on it is drawn, and a list that collects faults for as long as it is open."""
+def visit(browser: Browser, address: str, viewport=WIDE, theme="light", seen: set | None = None
+          ) -> Iterator[tuple[Page, list[str]]]:
+    """The page once everything on it is drawn, and a list that collects faults for as long as it is open.
+
+    `seen` collects the addresses of everything it loads.
+    """
     context = browser.new_context(viewport=viewport, color_scheme=theme, reduced_motion="reduce")
     page = context.new_page()
     faults: list[str] = []
@@ -31,6 +35,8 @@ def visit(browser: Browser, address: str, viewport=WIDE, theme="light") -> Itera
 
     def requested(request) -> None:
         parts = urlsplit(request.url)
+        if seen is not None:
+            seen.add(request.url)
         if parts.scheme not in ("data", "blob") and parts.netloc != home:
             faults.append(f"asks for {request.url}, outside the site")
 
@@ -48,6 +54,13 @@ def visit(browser: Browser, address: str, viewport=WIDE, theme="light") -> Itera
         yield page, faults
     finally:
         context.close()
+
+
+def switch_theme(page: Page, theme: str) -> None:
+    """As a reader's device does in the evening."""
+    page.emulate_media(color_scheme=theme)
+    page.wait_for_function("theme => document.documentElement.dataset.theme === theme", arg=theme)
+    page.wait_for_timeout(50)
 
 
 def too_wide(page: Page) -> list[str]:
