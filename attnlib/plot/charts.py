@@ -218,10 +218,12 @@ def _bars(place, profile: Tensor, sort: bool) -> None:
         edges = np.arange(len(mean) + 1) - 0.5
         place.stairs(mean[order].numpy(), edges, fill=True, color=COLOURS["data"])
     else:
-        place.bar(range(len(mean)), mean[order].numpy(), color=COLOURS["data"], width=0.75)
+        # Paler where a spread is drawn over it.
+        spread = len(profile) > 3
+        place.bar(range(len(mean)), mean[order].numpy(), color=COLOURS["data"], width=0.75, alpha=0.45 if spread else 1)
     if len(profile) > 3 and len(mean) <= _BARS:
         low, high = profile[:, order].quantile(torch.tensor([0.25, 0.75]), dim=0).numpy()
-        place.vlines(range(len(mean)), low, high, color=COLOURS["text"], linewidth=0.8, alpha=0.6)
+        place.vlines(range(len(mean)), low, high, color=COLOURS["text"], linewidth=1.3)
     place.set_xlim(-0.7, len(mean) - 0.3)
     place.xaxis.get_major_locator().set_params(integer=True)
 

@@ -188,7 +188,9 @@ class Display:
     def row(self, rows: list[dict[str, float]], last: bool = False) -> None:
         """`rows`: the history so far."""
         if self._bar is not None:
-            shown = {name.replace("_", " "): rows[-1].get(name) for name in ("loss", "accuracy", "test_accuracy")}
+            # Two numbers, because a bar on a page has no room for three.
+            accuracy = next((name for name in ("test_accuracy", "accuracy") if name in rows[-1]), None)
+            shown = {name.replace("_", " "): rows[-1].get(name) for name in ("loss", accuracy) if name}
             known = {name: f"{value:.3f}" for name, value in shown.items() if value is not None}
             self._bar.set_postfix(known, refresh=False)
         # Never more than twice a second, and never more than a tenth of the time.

@@ -143,7 +143,7 @@ def test_pages_are_read_again_when_the_map_changes(two):
 def test_map_is_on_its_page(little):
     html = (little / "first.html").read_text()
     links = Links(html, "Map of the book").links
-    assert [(href, words.startswith("Squeeze-and-Excitation")) for href, _, words in links] == [("channel/se.html", True)]
+    assert [href for href, _, _ in links] == ["channel/se.html"] and links[0][2].startswith("Squeeze-and-Excitation")
     assert html.count('class="map-mechanism"') == len(registry.available()) + 10
 
 

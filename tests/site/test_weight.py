@@ -17,7 +17,9 @@ SOON = 1.5  # seconds
 
 FIRST_FIGURE = """
 const look = () => {
-    const figures = [...document.querySelectorAll('.cell_output :is(svg, img, canvas)')];
+    // The first output that is or will be a figure, and not any that comes later on the page.
+    const output = document.querySelector('.cell_output:is(:has(svg, img, canvas), :has(script[type*="widget-view"]))');
+    const figures = [...output?.querySelectorAll('svg, img, canvas') ?? []];
     const seen = figures.some(f => f.checkVisibility() && f.getBoundingClientRect().width > 40 && f.complete !== false);
     // What is found now is painted before the next frame.
     requestAnimationFrame(seen ? () => { window.firstFigure = performance.now() / 1000; } : look);
