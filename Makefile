@@ -6,13 +6,14 @@ PYTHON ?= $(firstword $(foreach name,$(SYSTEM_PYTHONS),$(shell command -v $(name
 RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help environment book html execute rules test lab bench results clean
+.PHONY: help environment book html execute scripts rules test lab bench results clean
 
 help:
 	@echo "make book      build the book and serve it here          (PORT=8000 to choose the port)"
 	@echo "make test      every test: package, pages, notebooks, site"
 	@echo "make html      build the book only, into _build/html"
 	@echo "make execute   run the pages again and save what they show (PAGES=book/channel/se.ipynb for some)"
+	@echo "make scripts   give the pages the package's newest viewer scripts, without running them"
 	@echo "make rules     hold the pages to the house rules          (PAGES=... for some)"
 	@echo "make lab       open the pages in JupyterLab"
 	@echo "make results   measure again what results/ holds          (ONLY=results/channel/se.py for some)"
@@ -31,6 +32,9 @@ book: html
 
 execute: environment
 	@$(RUN) tools/execute.py $(PAGES)
+
+scripts: environment
+	@$(RUN) tools/scripts.py $(PAGES)
 
 rules: environment
 	@$(RUN) tools/house_rules.py $(PAGES)

@@ -122,6 +122,7 @@ def test_many_channels_show_those_that_differ_most():
 @pytest.mark.parametrize("arguments, says", [
     (dict(labels=["a"]), "6 pictures, but 1 names"),
     (dict(classes=["a"]), "4 outputs, but 1 names"),
+    (dict(layers=["a", "b"]), "1 layers, but 2 names"),
     (dict(only="nowhere"), "no attention is called 'nowhere'"),
 ])
 def test_wrong_names_are_told(pictures, arguments, says):

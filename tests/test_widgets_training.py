@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import signal
+import sys
 
 import numpy as np
 import pandas
@@ -31,11 +32,12 @@ def runs():
     return {"without": trained(network()), "with SE": trained(network(create("se", 4, reduction=2)), record=IMAGES[:3])}
 
 
-def run(rows, snapshots=(), *, step=None, **columns):
+def run(rows, snapshots=(), **columns):
     """A run as `fit` would return it, with a row at each of these steps."""
     columns = columns or {"loss": np.linspace(2, 1, len(rows)), "accuracy": np.linspace(0.25, 0.5, len(rows))}
     history = pandas.DataFrame({"step": rows, **columns})
-    return Run(history, list(snapshots), [], False, {"device": "cpu"}, {"step": step or max(rows, default=0), "seconds": 1.0})
+    state = {"step": max(rows, default=0), "seconds": 1.0}
+    return Run(history, list(snapshots), [], False, {"device": "cpu"}, state)
 
 
 def weights(steps, *shape, low=0.0, high=1.0):
@@ -103,8 +105,8 @@ def test_interrupted_run_is_shown_as_far_as_it_went():
         return images
 
     augment.calls = 0
-    stopped = fit(network(create("se", 4, reduction=2)), (IMAGES, LABELS), steps=30, batch=8, every=5, record=IMAGES[:2],
-                  augment=augment, progress=False)
+    stopped = fit(network(create("se", 4, reduction=2)), (IMAGES, LABELS), steps=30, batch=8, every=5,
+                  record=IMAGES[:2], augment=augment, progress=False)
     assert stopped.interrupted
     data = training({"whole": run([10, 20, 30]), "stopped": stopped}).data
     assert data["last"] == 30 and data["runs"][1]["steps"][-1] == stopped.steps == data["layers"][0]["steps"][-1] < 30
@@ -140,9 +142,8 @@ def test_axes_are_asked_of_the_network():
 
 
 def test_axes_are_put_in_the_order_they_are_drawn(monkeypatch):
-    from attnlib.widgets import training as module
-
-    monkeypatch.setitem(module._GUESSES, 3, ("row", "column", "channel"))
+    # The function has the module's name, and hides it.
+    monkeypatch.setitem(sys.modules["attnlib.widgets.training"]._GUESSES, 3, ("row", "column", "channel"))
     snapshots = [(5, {"a": torch.arange(24.0).reshape(1, 2, 3, 4)})]
     (layer,) = training(run([5], snapshots)).data["layers"]
     assert layer["values"]["shape"] == [1, 1, 4, 2, 3]
@@ -224,8 +225,8 @@ def test_two_runs_weigh_little():
 
 
 def test_nothing_changes_between_two_times(runs):
-    assert training(runs).data == training(runs).data and repr(training(runs)) == "Training('Training: without and with SE')"
-    assert isinstance(training(runs), Training)
+    assert training(runs).data == training(runs).data and isinstance(training(runs), Training)
+    assert repr(training(runs)) == "Training('Training: without and with SE')"
 
 
 @pytest.mark.parametrize("bad, error, says", [

@@ -358,6 +358,14 @@ def saves_its_widgets(page: Page) -> Iterator[str]:
 
 
 @rule
+def carries_current_scripts(page: Page) -> Iterator[str]:
+    from scripts import stale  # loads the viewers, for some seconds
+
+    for name in sorted(set(stale(page.models))):
+        yield f"{name} was saved with another script or style than the package has now: run `make scripts`"
+
+
+@rule
 def types_no_result(page: Page) -> Iterator[str]:
     for number, source in page.markdown:
         for sentence in sentences(prose(source)):

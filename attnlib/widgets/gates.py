@@ -23,7 +23,8 @@ _SAME = 1e-3
 
 
 def gates(network: nn.Module, pictures: Any, *, classes: Sequence[str] | None = None, labels: Sequence[str] | None = None,
-          groups: Mapping[str, Tensor] | None = None, only: str | Sequence[str] | None = None, shown: Any = None,
+          groups: Mapping[str, Tensor] | None = None, only: str | Sequence[str] | None = None,
+          layers: Sequence[str] | None = None, shown: Any = None,
           name: str = "Gates", alt: str | None = None, caption: str | None = None) -> Gates:
     """Bars of the gates a network computes, and what it answers with them.
 
@@ -39,6 +40,7 @@ def gates(network: nn.Module, pictures: Any, *, classes: Sequence[str] | None = 
         labels: a name for each picture; its class by default.
         groups: further rows without an answer: the mean gates over these pictures, by the name of the row.
         only: the mechanisms shown, as for `attnlib.record`; all by default. The last one is shown first.
+        layers: a name for each of these mechanisms; their qualified names by default.
         shown: pictures to draw instead of `pictures`, where those are normalised; otherwise they are cut off at 0 and 1.
         name: the accessible name; it starts with a word for what is seen.
         alt: what is seen; told from the numbers by default.
@@ -52,21 +54,22 @@ def gates(network: nn.Module, pictures: Any, *, classes: Sequence[str] | None = 
     if not isinstance(images, Tensor) or images.dim() != 4 or len(images) < 2:
         raise ValueError("the gate viewer takes at least two pictures (N, C, H, W): one is shuffled with the other")
     with _evaluation(network):
-        layers = _Layers(network, images, only)
-        states, answers = layers.states(images)
+        seen = _Layers(network, images, only)
+        states, answers = seen.states(images)
         classes = _names(classes or getattr(pictures, "classes", None), answers.shape[-1], "outputs")
         if labels is None and hasattr(pictures, "labels"):
             labels = [f"{number + 1}: {pictures.classes[label]}" for number, label in enumerate(pictures.labels.tolist())]
         labels = _names(labels, len(images), "pictures")
-        means = {row: layers.weights(some) for row, some in (groups or {}).items()}
-        affine = [layers.affine(layer, images, states) for layer in layers.names]
+        means = {row: seen.weights(some) for row, some in (groups or {}).items()}
+        affine = [seen.affine(layer, images, states) for layer in seen.names]
 
     items = _items(labels, images if shown is None else getattr(shown, "images", shown))
-    rows = [_rows(states, means, layer) for layer in layers.names]
+    rows = [_rows(states, means, layer) for layer in seen.names]
     kept = [_most_different(row) for row in rows]
-    low, high = layers.bounds(rows)
+    low, high = seen.bounds(rows)
+    layers = _names(layers or seen.names, len(rows), "layers")
     data = {
-        "layers": layers.names, "layer": len(layers.names) - 1, "what": "picture", "states": list(STATES),
+        "layers": layers, "layer": len(layers) - 1, "what": "picture", "states": list(STATES),
         "items": items + [{"name": row} for row in means], "classes": classes, "bounds": [low, high],
         "gates": [pack(row[..., keep], low, high) for row, keep in zip(rows, kept)],
         "channels": [keep.tolist() for keep in kept], "pixels": images.shape[-1] <= PIXELS_SHOWN,
@@ -74,8 +77,8 @@ def gates(network: nn.Module, pictures: Any, *, classes: Sequence[str] | None = 
         "affine": [part and {"slope": pack(part[0][..., keep], exact=True), "offset": pack(part[1], exact=True)}
                    for part, keep in zip(affine, kept)],
     }
-    told = alt or _told(layers.names[-1], labels, classes, rows[-1], answers)
-    return Gates(data, layers, images, kept, name=name, alt=told, caption=caption)
+    told = alt or _told(layers[-1], labels, classes, rows[-1], answers)
+    return Gates(data, seen, images, kept, name=name, alt=told, caption=caption)
 
 
 class Gates(Viewer):

@@ -100,9 +100,9 @@ class Switch(Scripted):
         return Followed(self, self.follow(viewer))
 
     def follow(self, viewer: Viewer) -> Viewer:
-        """A viewer that has its own control, and follows the switch too."""
+        """A viewer that follows the switch, and moves it where it has such a control itself."""
         viewer.state = self.index
-        ipw.jsdlink((self, "index"), (viewer, "state"))
+        ipw.jslink((self, "index"), (viewer, "state"))
         return viewer
 
     def _both(self, draw: Callable[[], Any]) -> list[Any]:

@@ -18,7 +18,9 @@ from attnlib.widgets.viewer import Viewer, pack, ramps
 # Rows of a history that are shown; of more, as many, evenly chosen.
 MOST_ROWS = 200
 # What the axes of weights after the first most likely are, where no mechanism says.
-_GUESSES = {1: ("channel",), 2: ("query", "key"), 3: ("channel", "row", "column"), 4: ("head", "query", "row", "column")}
+_GUESSES = {
+    1: ("channel",), 2: ("query", "key"), 3: ("channel", "row", "column"), 4: ("head", "query", "row", "column"),
+}
 
 
 def training(
@@ -81,10 +83,9 @@ class Training(Viewer):
 
 
 class _Layer(NamedTuple):
-    """Recorded weights of one mechanism: which run (index, name), its name, the steps, values (steps, pictures, ...)."""
+    """Recorded weights of one mechanism: which run, its name, the steps, and values (steps, pictures, ...)."""
 
     run: int
-    owner: str
     name: str
     steps: list[int]
     values: Tensor
@@ -134,7 +135,8 @@ def _ends(runs: list[dict[str, Any]]) -> dict[str, list[float]]:
 
 def _round_up(value: float) -> float:
     power = 10.0 ** math.floor(math.log10(value)) if value > 0 else 1.0
-    return next(_short(digit * power) for digit in (0, 1, 1.5, 2, 2.5, 3, 4, 6, 8, 10) if digit * power >= 0.999 * value)
+    digits = (0, 1, 1.5, 2, 2.5, 3, 4, 6, 8, 10)
+    return next(_short(digit * power) for digit in digits if digit * power >= 0.999 * value)
 
 
 def _short(value: float) -> float:
@@ -175,7 +177,8 @@ def _layers(number: int, owner: str, snapshots: Sequence[tuple[int, Any]]) -> tu
     for name in values[0]:
         series = [value.get(name) for value in values]
         if _same_shape(series):
-            found.append(_Layer(number, owner, str(name), steps, torch.stack([item.detach().cpu().float() for item in series])))
+            stacked = torch.stack([item.detach().cpu().float() for item in series])
+            found.append(_Layer(number, str(name), steps, stacked))
         else:
             ignored.append(str(name))
     return found, ignored
@@ -249,8 +252,8 @@ def _in_words(runs: list[dict[str, Any]], layers: list[_Layer], pictures: int, i
                          + (f"; {_course(run, 'accuracy', max)}" if "accuracy" in run else "") + ".")
     for layer in layers:
         first, last = (f"between {ends.min():.2f} and {ends.max():.2f}" for ends in (layer.values[0], layer.values[-1]))
-        sentences.append(f"Weights of {layer.name} for {pictures} picture{'s'[:pictures != 1]}: at step {layer.steps[0]} "
-                         f"{first}, at step {layer.steps[-1]} {last}.")
+        sentences.append(f"Weights of {layer.name} for {pictures} picture{'s'[:pictures != 1]}: "
+                         f"at step {layer.steps[0]} {first}, at step {layer.steps[-1]} {last}.")
     if ignored:
         sentences.append(f"Not shown, because they are no attention weights: snapshots of {', '.join(ignored)}.")
     return " ".join(sentences)

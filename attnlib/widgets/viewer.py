@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import functools
 import io
+import re
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,6 +29,9 @@ _HERE = Path(__file__).parent
 _ROLES = {"quiet": "neutral", **{role: role for role in COLOURS if role != "neutral"}}
 _LIGHT_ONLY = {"surface": "#F6F5F2", "focus": "#3B4A7A"}
 _DARK_ONLY = {"surface": "#1C1C1D", "focus": "#AFC0F2"}
+# What may hold spaces that count, and what needs none around it.
+_QUOTES = set("\"'`/")
+_SPACES = re.compile(" ?(=>|[=,{}]) ?")
 # Pictures up to this wide are shown as the pixels they are; wider ones are photographs, and lossy.
 PIXELS_SHOWN = 64
 
@@ -49,13 +53,14 @@ def style() -> str:
 
 @functools.cache
 def script(name: str) -> str:
-    """The script of one viewer, with what all share before it, and without indentation and comments.
+    """The script of one viewer, with what all share before it, in few bytes: every viewer of a page carries its own.
 
-    Every viewer of a page carries its script. No string of ours spans lines, so that this changes nothing.
+    Comments, indentation and spaces go; these only where a line holds no string that could lose one.
     """
     whole = "\n".join((_HERE / "js" / f"{part}.js").read_text(encoding="utf-8") for part in ("common", name))
     lines = (line.strip() for line in whole.splitlines())
-    return "\n".join(line for line in lines if line and not line.startswith("//"))
+    return "\n".join(line if _QUOTES & set(line) else _SPACES.sub(r"\1", line)
+                     for line in lines if line and not line.startswith("//"))
 
 
 class Scripted(anywidget.AnyWidget):

@@ -9,6 +9,8 @@ import pytest
 import yaml
 from house_rules import ROOT, RULES, VIEW, WIDGETS, Page
 
+from attnlib.widgets.viewer import script, style
+
 PAGES = house_rules.pages()
 BUDGET = {"cpu": 60, "gpu": 20}  # seconds
 
@@ -77,6 +79,8 @@ def good_page(folder: str = "channel") -> Page:
     models = {
         "01": {"model_name": "StackModel", "state": {"children": ["IPY_MODEL_02"]}},
         "02": {"model_name": "HTMLModel", "state": {"value": widget}},
+        "03": {"model_name": "AnyModel", "state": {
+            "_anywidget_id": "attnlib.widgets.switch.Switch", "_esm": script("switch"), "_css": style()}},
     }
     metadata = {"kernelspec": {"name": "python3"}, "widgets": {WIDGETS: {"state": models}}}
     return Page(house_rules.BOOK / folder / "made.ipynb", {"cells": cells, "metadata": metadata})
@@ -168,6 +172,8 @@ BREAKS = [
     ("saves_its_widgets", lambda page: state(page).pop("01")),
     ("saves_its_widgets", lambda page: state(page).pop("02")),
     ("saves_its_widgets", lambda page: page.notebook["metadata"].pop("widgets")),
+    ("carries_current_scripts", lambda page: state(page)["03"]["state"].update(_esm="export default {}")),
+    ("carries_current_scripts", lambda page: state(page)["03"]["state"].update(_css="")),
     ("types_no_result", says("It reaches 97.3 % of the pictures.")),
     ("types_no_result", says("It is 3 times faster, and takes 20 ms.")),
     ("types_no_result", says("The network has 28,088,024 weights.")),

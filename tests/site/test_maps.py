@@ -179,7 +179,7 @@ def test_scale_is_shared_or_the_maps_own(page):
 
 def test_picture_and_layer_change(page):
     view = View(page, 1)
-    view.says(re.compile(r"^channel 1, gate 0\.\d+ · row 7, column 7: −?[\d.]+ → −?[\d.]+$"))
+    view.says(re.compile(r"^channel 1 · row 7, column 7: gate 0\.\d+, −?[\d.]+ → −?[\d.]+$"))
     before, shown = view.readout.inner_text(), view.pixels()
     view.root.get_by_role("combobox", name="picture").select_option("second")
     expect(view.readout).not_to_have_text(before)

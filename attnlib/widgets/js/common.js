@@ -1,16 +1,21 @@
 // What every viewer shares; `viewer.py` puts it before the script of each.
 
+const { abs, floor, max, min, round } = Math;
 let serial = 0;
 
+// Attributes and listeners of an element; what is null, undefined or false is left out.
+const put = (node, attributes) => {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (value !== undefined && value !== null && value !== false) node.setAttribute(name, value);
+  }
+  return node;
+};
 // An element: el("p", {class: "a", onclick: f}, "text", child). SVG where the tag says so.
 const SVG = new Set(["svg", "g", "rect", "path", "line", "text", "circle"]);
 const el = (tag, attributes = {}, ...children) => {
   const made = SVG.has(tag) ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-    else if (value !== null && value !== undefined && value !== false) made.setAttribute(name, value);
-  }
-  made.append(...children);
+  put(made, attributes).append(...children);
   return made;
 };
 
@@ -23,17 +28,17 @@ const unpack = ({ q, f, low, high }) => {
 };
 
 const still = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
-const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
+const clamp = (value, low, high) => min(high, max(low, value));
 const softmax = (scores) => {
-  const most = Math.max(...scores), powers = scores.map((score) => Math.exp(score - most));
+  const powers = scores.map((score) => Math.exp(score - max(...scores)));
   const sum = powers.reduce((a, b) => a + b);
   return powers.map((power) => power / sum);
 };
 const short = (value) => {
-  const size = Math.abs(value);
+  const size = abs(value);
   return size >= 100 ? value.toFixed(0) : size >= 10 ? value.toFixed(1) : size >= 0.0995 || !size ? value.toFixed(2) : value.toPrecision(2);
 };
-const percent = (value) => `${Math.round(100 * value)} %`;
+const percent = (value) => `${round(100 * value)} %`;
 
 // The frame of a viewer: its name and its words for those who do not see it, a row of controls, the picture, a line of
 // values read out, and the caption.
@@ -87,7 +92,7 @@ const paint = (canvas, values, w, h, ramp, low, high) => {
   const context = canvas.getContext("2d"), image = context.createImageData(w, h), last = ramp.length - 1;
   for (let at = 0; at < w * h; at += 1) {
     const share = high > low ? (values[at] - low) / (high - low) : 0.5;
-    const [r, g, b] = ramp[clamp(Math.round(share * last), 0, last)];
+    const [r, g, b] = ramp[clamp(round(share * last), 0, last)];
     image.data.set([r, g, b, 255], 4 * at);
   }
   context.putImageData(image, 0, 0);
@@ -97,7 +102,7 @@ const paint = (canvas, values, w, h, ramp, low, high) => {
 const drawn = (element, draw) => {
   let width = 0;
   const observer = new ResizeObserver(([entry]) => {
-    const now = Math.floor(entry.contentRect.width);
+    const now = floor(entry.contentRect.width);
     if (now && now !== width) { width = now; draw(width); }
   });
   observer.observe(element);

@@ -1,13 +1,13 @@
 // Gates of a layer as bars: choose, sort, compare, read out; and, where the answer can be computed here or by a kernel,
 // move them and watch the answer.
 
-const SORTS = ["as in the layer", "by size", "by difference"];
+const SORTS = ["as in the layer", "by learned size", "by difference"];
 const TALL = 170;
 
 export default {
   render({ model, el: root }) {
     const data = model.get("data");
-    const { body, controls, readout, say } = frame(root, model);
+    const { body, controls, say } = frame(root, model);
     const gates = data.gates.map(unpack), answers = data.answers && unpack(data.answers);
     const affine = data.affine.map((part) => part && { slope: unpack(part.slope), offset: unpack(part.offset) });
     const classes = data.classes, many = data.items.length, none = -1;
@@ -15,7 +15,6 @@ export default {
     let own = null, answer = null, order = [], alive = false, waiting = false, again = false;
 
     const count = () => data.gates[at.layer].shape[2];
-    const states = data.states;
     // The gates of an item in one of the precomputed states.
     const row = (item, state = 1) => {
       const start = (state * many + item) * count();
@@ -72,7 +71,7 @@ export default {
     };
     let wide = 0;
     const bar = (place, value, step) => el("rect", {
-      x: place * step, y: TALL - height(value), width: Math.max(step - (step > 4 ? 2 : 0.4), 0.8), height: Math.max(height(value), 1),
+      x: place * step, y: TALL - height(value), width: max(step - (step > 4 ? 2 : 0.4), 0.8), height: max(height(value), 1),
       style: `fill:var(--${at.state || own ? "data" : "quiet"})`,
     });
     const draw = (width = wide) => {
@@ -82,7 +81,7 @@ export default {
       for (const value of [low, (low + high) / 2, high]) {
         const y = TALL - height(value);
         inside.append(el("line", { x1: 0, x2: width - 34, y1: y, y2: y, style: "stroke:var(--line)" }),
-          el("text", { x: -5, y: y + 4, "text-anchor": "end", class: "quiet" }, short(value).replace(/\.?0+$/, "") || "0"));
+          el("text", { x: -5, y: y + 4, "text-anchor": "end", class: "quiet" }, String(+value.toFixed(2))));
       }
       order.forEach((channel, place) => {
         inside.append(bar(place, values[channel], step));
@@ -92,14 +91,12 @@ export default {
       });
       const x = (order.indexOf(at.channel) + 0.5) * step - 0.5;
       inside.append(el("path", { d: `M${x} ${TALL + 4}l5 8h-10z`, style: "fill:var(--text)" }));
-      svg.setAttribute("height", TALL + 24);
-      svg.setAttribute("width", width);
-      svg.replaceChildren(inside);
+      put(svg, { width, height: TALL + 24 }).replaceChildren(inside);
     };
     const drawAnswer = () => {
       said.hidden = !answer;
       if (!answer) return;
-      const best = answer.indexOf(Math.max(...answer)), picture = data.items[at.item].picture;
+      const best = answer.indexOf(max(...answer)), picture = data.items[at.item].picture;
       said.replaceChildren(
         ...(picture ? [el("img", { src: picture, alt: data.items[at.item].alt, class: data.pixels ? "attn-pixels" : null })] : []),
         el("div", { class: "attn-said" }, ...answer.map((share, k) => el("div", { class: k === best ? "attn-best" : null },
@@ -109,21 +106,21 @@ export default {
 
     // -- words -------------------------------------------------------------------------------------------------------
     const tell = () => {
-      const value = now()[at.channel], place = `channel ${data.channels[at.layer][at.channel]}`;
-      const against = at.other === none ? "" : `, ${data.items[at.other].name}: ${short(row(at.other, 1)[at.channel])}`;
-      const words = `${place}, gate ${short(value)}${against}`;
-      const best = answer && answer.indexOf(Math.max(...answer));
+      const value = now()[at.channel], place = `channel ${data.channels[at.layer][at.channel] + 1}`;
+      const against = at.other === none ? "" : ` (mark: ${data.items[at.other].name}, ${short(row(at.other, 1)[at.channel])})`;
+      const words = `${own ? "moved by hand · " : ""}${place}, gate ${short(value)}${against}`;
+      const best = answer && answer.indexOf(max(...answer));
       say(words + (answer ? ` · the network answers “${classes[best]}” (${percent(answer[best])})` : ""));
-      svg.setAttribute("aria-valuemin", 1);
-      svg.setAttribute("aria-valuemax", count());
-      svg.setAttribute("aria-valuenow", order.indexOf(at.channel) + 1);
-      svg.setAttribute("aria-valuetext", words);
+      put(svg, {
+        "aria-valuemin": 1, "aria-valuemax": count(), "aria-valuenow": order.indexOf(at.channel) + 1, "aria-valuetext": words,
+      });
       gate.hidden = !movable();
+      pressed.hidden = !asked();
       gate.set(value);
       pressed.set(own ? none : at.state);
     };
     const show = () => { think(); draw(); drawAnswer(); tell(); };
-    const fresh = () => { own = null; arrange(); at.channel = Math.min(at.channel, count() - 1); show(); };
+    const fresh = () => { own = null; arrange(); at.channel = min(at.channel, count() - 1); show(); };
     const move = (value) => {
       own ??= Float32Array.from(now());
       own[at.channel] = clamp(value, low, high);
@@ -133,12 +130,18 @@ export default {
 
     // -- controls ----------------------------------------------------------------------------------------------------
     const names = data.items.map((item) => item.name);
-    const pressed = buttons("gates", states, at.state, (state) => { at.state = state; fresh(); });
+    // Off and learned are the page's, where it has a switch that this viewer follows; shuffled is learned gates, exchanged.
+    const pressed = buttons("gates", data.states, at.state, (state) => {
+      model.set("state", min(state, 1));
+      model.save_changes();
+      at.state = state;
+      fresh();
+    });
     const gate = range("gate", { low, high, step: (high - low) / 100, told: short }, move);
     if (data.gates.length > 1) controls.append(menu("layer", data.layers, at.layer, (layer) => { at.layer = layer; fresh(); }));
     if (many > 1) {
       controls.append(menu(data.what, names, 0, (item) => { at.item = item; fresh(); }),
-        menu("beside", ["nothing", ...names], 0, (other) => { at.other = other + none; fresh(); }));
+        menu("compare with", ["nothing", ...names], 0, (other) => { at.other = other + none; fresh(); }));
     }
     controls.append(menu("order", SORTS, at.sort, (sort) => { at.sort = sort; arrange(); show(); }), pressed, gate);
     const follow = () => { at.state = model.get("state"); fresh(); };
@@ -148,28 +151,33 @@ export default {
     const under = (event) => {
       const box = svg.getBoundingClientRect(), step = (wide - 34) / count();
       return {
-        channel: order[clamp(Math.floor((event.clientX - box.left - 30) / step), 0, count() - 1)],
+        channel: order[clamp(floor((event.clientX - box.left - 30) / step), 0, count() - 1)],
         value: low + ((TALL + 8 - (event.clientY - box.top)) / TALL) * (high - low),
       };
     };
     let dragging = false;
-    svg.addEventListener("pointerdown", (event) => {
-      choose(under(event).channel);
-      // A finger scrolls the page; it moves a gate by the slider.
-      dragging = movable() && event.pointerType !== "touch";
-      if (dragging) { svg.setPointerCapture(event.pointerId); move(under(event).value); }
-    });
-    svg.addEventListener("pointermove", (event) => {
-      if (dragging) move(under(event).value); else if (event.pointerType !== "touch") choose(under(event).channel);
-    });
-    for (const end of ["pointerup", "pointercancel"]) svg.addEventListener(end, () => { dragging = false; });
-    svg.addEventListener("keydown", (event) => {
-      const step = { ArrowLeft: -1, ArrowRight: 1, Home: -count(), End: count() }[event.key];
-      const lift = { ArrowUp: 0.05, ArrowDown: -0.05 }[event.key];
-      if (step) choose(order[clamp(order.indexOf(at.channel) + step, 0, count() - 1)]);
-      else if (lift && movable()) move(now()[at.channel] + lift * (high - low));
-      else return;
-      event.preventDefault();
+    const release = () => { dragging = false; };
+    put(svg, {
+      onpointerdown: (event) => {
+        const { channel, value } = under(event);
+        choose(channel);
+        // A finger scrolls the page; it moves a gate by the slider.
+        dragging = movable() && event.pointerType !== "touch";
+        if (dragging) { svg.setPointerCapture(event.pointerId); move(value); }
+      },
+      onpointermove: (event) => {
+        if (dragging) move(under(event).value); else if (event.pointerType !== "touch") choose(under(event).channel);
+      },
+      onpointerup: release,
+      onpointercancel: release,
+      onkeydown: (event) => {
+        const step = { ArrowLeft: -1, ArrowRight: 1, Home: -count(), End: count() }[event.key];
+        const lift = { ArrowUp: 0.05, ArrowDown: -0.05 }[event.key];
+        if (step) choose(order[clamp(order.indexOf(at.channel) + step, 0, count() - 1)]);
+        else if (lift && movable()) move(now()[at.channel] + lift * (high - low));
+        else return;
+        event.preventDefault();
+      },
     });
 
     arrange();

@@ -3,10 +3,10 @@
 const SCALES = ["same for all", "this map alone"];
 const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 // What is too little to be told from nothing, by the bytes, is nothing.
-const number = (value, most = 0) => (Math.abs(value) <= most / 1000 ? "0" : short(value).replace(/-/g, "−"));
+const number = (value, most = 0) => (abs(value) <= most / 1000 ? "0" : short(value).replace(/-/g, "−"));
 
 // A place is shares of width and height, the same in panels of any grid; a cell is a row and a column of one grid.
-const cellAt = (grid, [x, y]) => [y, x].map((share, axis) => clamp(Math.floor(share * grid[axis]), 0, grid[axis] - 1));
+const cellAt = (grid, [x, y]) => [y, x].map((share, axis) => clamp(floor(share * grid[axis]), 0, grid[axis] - 1));
 const placeOf = ([rows, columns], [row, column]) => [(column + 0.5) / columns, (row + 0.5) / rows];
 const words = ([row, column]) => `row ${row + 1}, column ${column + 1}`;
 const wordsAt = (grid, place) => words(cellAt(grid, place));
@@ -17,8 +17,8 @@ const indexAt = (grid, place) => {
 const area = (grid) => (grid ? grid[0] * grid[1] : 0);
 const most = (all, size) => all.reduce((best, one) => (size(one) > size(best) ? one : best));
 const limits = (all) => {
-  const low = Math.min(...all.map((one) => one.low)), high = Math.max(...all.map((one) => one.high));
-  return low < 0 ? [-Math.max(-low, high), Math.max(-low, high)] : [low, high];
+  const low = min(...all.map((one) => one.low)), high = max(...all.map((one) => one.high));
+  return low < 0 ? [-max(-low, high), max(-low, high)] : [low, high];
 };
 
 // A layer that can be read: `map` gives the values of one map and its smallest and largest.
@@ -32,13 +32,13 @@ const opened = async (layer) => {
     return { ...held, times: state.times, shares: await inflated(held.z), ends: unpack(held.ends) };
   }));
   const map = (state, picture, choice, query) => {
-    const { shares, ends, shape, times } = states[Math.min(state, states.length - 1)];
+    const { shares, ends, shape, times } = states[min(state, states.length - 1)];
     // An axis of size 1 stands for all.
     const at = [picture, choice, query].reduce((sum, index, axis) => sum * shape[axis] + (index % shape[axis]), 0);
     const [low, high] = [0, 1].map((end) => ends[2 * at + end] * (times ? gate(picture, choice) : 1));
     const value = (_, cell) => low + (shares[at * shape[3] + (cell % shape[3])] / 255) * (high - low);
     const values = Float32Array.from({ length: area(layer.grid) }, value);
-    return { values, low: Math.min(low, high), high: Math.max(low, high) };
+    return { values, low: min(low, high), high: max(low, high) };
   };
   return { ...layer, map, gate };
 };
@@ -59,7 +59,8 @@ const panelOf = ({ name, said }, layers, { pictures, ramps }, listeners) => {
     paint(canvas, values, layer.grid[1], layer.grid[0], ramp, ...ends);
     canvas.style.opacity = view.blend;
     picture.style.backgroundImage = `url(${pictures.uris[view.picture]})`;
-    picture.style.filter = `grayscale(${2 * view.blend})`; // colours are to be those of the map
+    // Colours are to be those of the map.
+    picture.style.filter = `grayscale(${2 * view.blend})`;
     strip.style.background = `linear-gradient(90deg,${ramp.map((rgb) => `rgb(${rgb})`)})`;
     [low.textContent, high.textContent] = ends.map((end) => number(end, ends[1]));
     line.textContent = said?.[view.picture] ?? "";
@@ -79,46 +80,40 @@ const render = async ({ model, el: root }) => {
   // Of the layers shown: the one with most choices names them, the finest grid gives the steps, and whether any asks.
   let panels = [], lead, grid, finest, asks, chooser;
 
-  const choiceIn = ({ choices }) => clamp(view.choice, 0, Math.max(0, choices.length - 1));
+  const choiceIn = ({ choices }) => clamp(view.choice, 0, max(0, choices.length - 1));
   const mapOf = (layer, state = model.get("state")) =>
     layer.map(state, view.picture, choiceIn(layer), layer.queries ? indexAt(layer.queries, view.at) : 0);
 
   const valueOf = (layer) => {
     const { values, low, high } = mapOf(layer), at = indexAt(layer.grid, view.pointer ?? view.at);
-    const told = (map) => number(map.values[at], Math.max(-map.low, map.high));
+    const told = (map) => number(map.values[at], max(-map.low, map.high));
     if (layer.features) return layer.states.map((_, state) => told(mapOf(layer, state))).join(" → ");
     if (view.pointer || !layer.queries) return told({ values, low, high });
-    if (high - low <= 1e-6 * Math.abs(high)) return `everywhere alike: ${number(high)}`;
-    const top = values.indexOf(Math.max(...values)), columns = layer.grid[1];
-    return `most at ${words([Math.floor(top / columns), top % columns])}: ${number(high)}`;
+    if (high - low <= 1e-6 * abs(high)) return `everywhere alike: ${number(high)}`;
+    const top = values.indexOf(max(...values)), columns = layer.grid[1];
+    return `most at ${words([floor(top / columns), top % columns])}: ${number(high)}`;
   };
-  // A choice, and its gate where it has one; `own` is empty where the choice has been named before.
-  const noted = (layer, own) => {
-    const gate = layer.gates && `gate ${number(layer.gate(view.picture, choiceIn(layer)))}`;
-    return [own, gate].filter(Boolean).join(", ");
-  };
+  const joined = (words, between) => words.filter(Boolean).join(between);
   const sentence = () => {
     const chosen = lead.choices[choiceIn(lead)], looks = asks && !view.pointer, at = wordsAt(grid, view.at);
     const pointer = view.pointer && wordsAt(finest, view.pointer);
     const where = looks ? `${at} looks` : asks ? `query ${at} → pointer ${pointer}` : pointer ?? at;
-    if (panels.length === 1) {
-      const start = [noted(lead, chosen), where].filter(Boolean).join(" · ");
-      return `${start}${looks ? "" : ":"} ${valueOf(lead)}`;
-    }
+    // What each panel has of its own: its name, another choice than the first one's, a gate, the value.
     const values = panels.map(({ name, layer }) => {
-      const own = layer.choices[choiceIn(layer)], note = noted(layer, own !== chosen && own);
-      return `${name}${note && ` (${note})`} ${valueOf(layer)}`;
+      const choice = choiceIn(layer), own = layer.choices[choice];
+      const gate = layer.gates && `gate ${number(layer.gate(view.picture, choice))}`;
+      return joined([name, joined([own !== chosen && own, gate, valueOf(layer)], ", ")], " ");
     });
-    return `${[chosen, where].filter(Boolean).join(" · ")}: ${values.join(" · ")}`;
+    return `${joined([chosen, where], " · ")}${looks && !panels[1] ? "" : ":"} ${values.join(" · ")}`;
   };
 
   const point = () => {
     for (const { stage, mark, read, query, layer } of panels) {
       mark(query, layer.queries ?? layer.grid, asks && view.at);
       mark(read, layer.grid, view.pointer ?? (!asks && view.at));
-      stage.setAttribute("aria-valuemax", area(grid));
-      stage.setAttribute("aria-valuenow", indexAt(grid, view.at) + 1);
-      stage.setAttribute("aria-valuetext", wordsAt(grid, view.at));
+      put(stage, {
+        "aria-valuemax": area(grid), "aria-valuenow": indexAt(grid, view.at) + 1, "aria-valuetext": wordsAt(grid, view.at),
+      });
     }
     say(sentence());
   };

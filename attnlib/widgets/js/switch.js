@@ -15,21 +15,17 @@ const control = (model) => {
 // One floating copy a page, shown while the page has been scrolled past the first view and no view is on the screen.
 const floating = (model, view) => {
   if (!document.querySelector(".bd-article")) return () => {};
-  const page = (window.attnSwitch ??= { views: new Map(), bar: null });
-  if (!page.bar) {
-    const [group] = control(model);
-    page.bar = el("div", { class: "attn-viewer attn-floating", hidden: "" }, group);
-    page.watch = new IntersectionObserver((entries) => {
-      entries.forEach((entry) => page.views.set(entry.target, entry.isIntersecting));
-      const [first] = page.views.keys();
-      const past = first.getBoundingClientRect().bottom < 0;
-      page.bar.hidden = !past || [...page.views.values()].some(Boolean);
+  if (!window.attnSwitch) {
+    const seen = new Set(), [group] = control(model);
+    const bar = el("div", { class: "attn-viewer attn-floating", hidden: "" }, group);
+    window.attnSwitch = new IntersectionObserver((entries) => {
+      entries.forEach(({ isIntersecting, target }) => (isIntersecting ? seen.add(target) : seen.delete(target)));
+      bar.hidden = seen.size || view.getBoundingClientRect().bottom > 0;
     });
-    view.append(page.bar);
+    view.append(bar);
   }
-  page.views.set(view, true);
-  page.watch.observe(view);
-  return () => { page.watch.unobserve(view); page.views.delete(view); };
+  window.attnSwitch.observe(view);
+  return () => window.attnSwitch.unobserve(view);
 };
 
 export default {

@@ -90,7 +90,7 @@ export default {
         const from = places.reduce((place, index, axis) => place * shape[axis + 1] + index, row) * length;
         return weights[layer].subarray(from, from + length);
       };
-      const row = Math.max(0, upTo(taken, steps[at])), now = slice(row), final = slice(taken.length - 1);
+      const row = max(0, upTo(taken, steps[at])), now = slice(row), final = slice(taken.length - 1);
       const title = [`step ${taken[row]}`, ...choose.map(([name], axis) => `${name} ${picked[layer][axis] + 1}`)].join(", ");
       const ends = `at the end, step ${taken.at(-1)}`, colour = `var(--${shown.run === strong() ? "data" : "quiet"})`;
       beneath.replaceChildren(shown.map ? maps([[title, now], [ends, final]], shown, colours(data.ramps[shown.map]))
@@ -115,9 +115,10 @@ export default {
     const play = () => {
       const from = at < end ? at : 0, began = performance.now();
       button.textContent = "Pause";
-      readout.setAttribute("aria-live", "off"); // or a screen reader would read every step
+      // Or a screen reader would read every step.
+      readout.setAttribute("aria-live", "off");
       timer = setInterval(() => {
-        go(Math.min(end, from + Math.floor((performance.now() - began) / 1000 / SECONDS * end)));
+        go(min(end, from + floor((performance.now() - began) / 1000 / SECONDS * end)));
         if (at === end) stop();
       }, 50);
       go(from);
@@ -129,7 +130,7 @@ export default {
     const follow = ({ currentTarget, clientX }) => {
       const { left, width: wide } = currentTarget.getBoundingClientRect();
       const step = (clientX - left - LEFT) / (wide - LEFT - RIGHT) * data.last;
-      const far = steps.map((other) => Math.abs(other - step)), near = far.indexOf(Math.min(...far));
+      const far = steps.map((other) => abs(other - step)), near = far.indexOf(min(...far));
       stop();
       if (near !== at) go(near);
     };
