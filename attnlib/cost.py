@@ -27,6 +27,11 @@ from attnlib.registry import create
 _ALLOCATE = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
 _OVERWRITE = {"copy_", "fill_", "zero_"}
 _ROUNDS_AT_LEAST = 5
+_CARD_CSS = (
+    ".attn-card tbody+tbody>tr:first-child>*{padding-top:1em}"
+    # Rows below a heading are set in from it, and lighter than it.
+    ".attn-card tr:has([scope=rowgroup])~tr th{font-weight:normal;padding-left:1em}"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,29 +177,38 @@ def table(models: Mapping[str, nn.Module], example: Tensor, *, backward: bool = 
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-    """The facts about a mechanism in the form every page ends with: pairs of a name and a value, in one order.
+    """The facts about a mechanism in the form every page ends with.
 
     Its text form leaves out what was timed, and so is the same on every machine.
+
+    Attributes:
+        title: the mechanism's name.
+        groups: in their order, a heading (or none: ``""``) and the rows below it, pairs of a name and a value.
+        timed: names of rows without a heading whose values differ from machine to machine.
     """
 
     title: str
-    rows: tuple[tuple[str, str], ...]
+    groups: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
     timed: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        rows = [(name, value) for name, value in self.rows if name not in self.timed]
-        widest = max(len(name) for name, _ in rows)
-        return "\n".join([self.title, *(f"  {name:{widest}}  {value}" for name, value in rows)])
+        lines = []
+        for heading, rows in self.groups:
+            indent = "    " if heading else "  "
+            lines += [(f"  {heading}", "")] * bool(heading)
+            lines += [(indent + name, value) for name, value in rows if heading or name not in self.timed]
+        widest = max(len(name) for name, _ in lines)
+        return "\n".join([self.title, *(f"{name:{widest}}  {value}".rstrip() for name, value in lines)])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
         from attnlib.plot import stylesheet
 
-        rows = "".join(f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(value)}</td></tr>'
-                       for name, value in self.rows)
-        return (f'<style>{stylesheet()}</style><table class="attn-card"><caption>{html.escape(self.title)}</caption>'
-                f"<tbody>{rows}</tbody></table>")
+        bodies = "".join(f"<tbody>{_heading(heading)}{''.join(_row(*row) for row in rows)}</tbody>"
+                         for heading, rows in self.groups)
+        return (f"<style>{stylesheet()}{_CARD_CSS}</style>"
+                f'<table class="attn-card"><caption>{html.escape(self.title)}</caption>{bodies}</table>')
 
 
 def card(mechanism: str | Attention, example: Tensor | None = None, *, paper: Mapping[str, Any] | None = None,
@@ -208,8 +222,8 @@ def card(mechanism: str | Attention, example: Tensor | None = None, *, paper: Ma
         mechanism: a registry name, built for the example's channels; or a mechanism.
         example: what it is measured with, (B, C, H, W); by default one picture of 56×56 with the mechanism's channels
             (256 for a name), the end of a ResNet-50's first stage.
-        paper: the paper's numbers, by what they are.
-        measured: this project's numbers, by what they are.
+        paper: the paper's numbers, by what they are. They stand below the heading "in the paper".
+        measured: this project's numbers, by what they are. They stand below the heading "measured here".
         network: a network that holds the mechanism, to count its parameters whole.
         use_when, not_when: a sentence each.
         seconds: of timing; 0 leaves the time out.
@@ -233,10 +247,20 @@ def card(mechanism: str | Attention, example: Tensor | None = None, *, paper: Ma
         "memory traffic": f"{moved.moved / 1e6:.3g} MB, {moved.ratio:.2f} × the least possible",
         "time, on this machine": str(latency(module, example, seconds=seconds)) if seconds else "not measured",
     }
-    for title, numbers in (("the paper's", paper or {}), ("measured here", measured or {})):
-        rows |= {f"{title}: {what}": str(value) for what, value in numbers.items()} or {title: "no number given"}
-    rows |= {"use it when": use_when or "not said", "not when": not_when or "not said"}
-    return Card(about.title, tuple(rows.items()), timed=("time, on this machine",))
+    groups = [("", rows)]
+    for heading, numbers in (("in the paper", paper), ("measured here", measured)):
+        groups.append((heading, numbers) if numbers else ("", {heading: "no number given"}))
+    groups.append(("", {"use it when": use_when or "not said", "not when": not_when or "not said"}))
+    rows_of = ((heading, tuple((str(name), str(value)) for name, value in each.items())) for heading, each in groups)
+    return Card(about.title, tuple(rows_of), timed=("time, on this machine",))
+
+
+def _heading(text: str) -> str:
+    return f'<tr><th colspan="2" scope="rowgroup">{html.escape(text)}</th></tr>' if text else ""
+
+
+def _row(name: str, value: str) -> str:
+    return f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(value)}</td></tr>'
 
 
 @contextlib.contextmanager

@@ -219,10 +219,13 @@ class Comparison:
         return table.fillna({"verdict": ""}).rename_axis("arm")
 
     def plot(self, ax=None, metric: str | None = None):
-        """Forest plot: per arm every seed's difference, the interval, and the verdict; ±delta is grey.
+        """Forest plot: per arm its name and verdict, below them all differences and the interval; grey is ±delta.
+
+        Before ``holds`` stands *better*, before ``contradicted`` *worse*.
 
         Args:
-            ax: matplotlib axes to draw into; a new figure of fitting size by default.
+            ax: matplotlib axes to draw into, at least as wide and high as the default: a new figure that fits a phone,
+                as high as the arms need.
             metric: another metric than `compare` was told.
 
         Returns:
@@ -522,6 +525,13 @@ def _verdict(mean: float, low: float, high: float, delta: float) -> str:
 
 # --- the forest plot -------------------------------------------------------------------------------------------------
 
+# What a verdict means for an arm, for those who see nothing but the plot; in one piece where lines are broken.
+_IN_THE_PLOT = {HOLDS: f"better:\N{NO-BREAK SPACE}{HOLDS}", CONTRADICTED: f"worse:\N{NO-BREAK SPACE}{CONTRADICTED}"}
+# Inches: a line of text, and what the points and the interval need below the text.
+_LINE, _POINTS = 0.17, 0.4
+# Characters in a line of text. The letters of a browser's font may be a little wider than those drawn here.
+_CHARACTERS = 56
+
 
 def _forest(effects: list[Effect], ax=None):
     import textwrap
@@ -530,27 +540,27 @@ def _forest(effects: list[Effect], ax=None):
 
     if not effects:
         raise ValueError("there is nothing to compare: give compare a second arm")
-    names = [textwrap.fill(effect.arm, 24) for effect in effects]
-    lines = max(2, *(name.count("\n") + 1 for name in names))
+    told = [textwrap.fill(f"{effect.arm} — {_IN_THE_PLOT.get(effect.verdict, effect.verdict)}", _CHARACTERS)
+            for effect in effects]
+    label = f"{effects[0].metric} minus that of {effects[0].against} (grey: too small to matter)"
+    label = textwrap.fill(label, _CHARACTERS)
+    delta, top = effects[0].delta, 0.0
     with style():
         if ax is None:
-            _, ax = subplots(width=6.6, height=0.9 + 0.22 * lines * len(effects))
-        ax.axvspan(-effects[0].delta, effects[0].delta, color=COLOURS["neutral"], alpha=0.18, linewidth=0)
-        ax.axvline(0, color=COLOURS["neutral"], linewidth=1)
-        for row, effect in enumerate(effects):
-            ax.plot(effect.differences, [row - 0.17] * effect.n, "o", color=COLOURS["data"], alpha=0.6, markersize=4)
+            rows = sum(_LINE * (text.count("\n") + 1) + _POINTS for text in told)
+            _, ax = subplots(height=rows + 0.4 + 0.18 * (label.count("\n") + 1))
+        for text, effect in zip(told, effects):
+            ax.text(0, top, text, transform=ax.get_yaxis_transform(), verticalalignment="top", linespacing=1.15)
+            top += _LINE * (text.count("\n") + 1)
+            # Band and line not across the text, which would be hard to read.
+            high, seeds, interval, low = (top + below for below in (0.03, 0.1, 0.22, 0.29))
+            ax.fill_between((-delta, delta), high, low, color=COLOURS["neutral"], alpha=0.18, linewidth=0)
+            ax.plot((0, 0), (high, low), color=COLOURS["neutral"], linewidth=1)
+            ax.plot(effect.differences, [seeds] * effect.n, "o", color=COLOURS["data"], alpha=0.6, markersize=4)
             if math.isfinite(effect.low):
-                ax.plot((effect.low, effect.high), (row + 0.15, row + 0.15), "|-", color=COLOURS["text"], linewidth=1.6)
-            ax.plot(effect.mean, row + 0.15, "D", color=COLOURS["text"], markersize=5)
-        ax.set(ylim=(len(effects) - 0.5, -0.5), yticks=range(len(effects)), yticklabels=names)
-        label = f"{effects[0].metric} minus that of {effects[0].against} (grey: too small to matter)"
-        ax.set_xlabel(textwrap.fill(label, 70))
-        ax.tick_params(axis="y", length=0)
-        # The verdicts are tick labels of a second axis, so that the layout keeps room for them.
-        right = ax.twinx()
-        right.set(ylim=ax.get_ylim(), yticks=range(len(effects)))
-        right.set_yticklabels([textwrap.fill(effect.verdict, 16) for effect in effects])
-        right.tick_params(axis="y", length=0)
-        for axes in (ax, right):
-            axes.spines["left"].set_visible(False)
+                ax.plot((effect.low, effect.high), (interval, interval), "|-", color=COLOURS["text"], linewidth=1.6)
+            ax.plot(effect.mean, interval, "D", color=COLOURS["text"], markersize=5)
+            top += _POINTS
+        ax.set(ylim=(top, 0), yticks=[], xlabel=label)
+        ax.spines["left"].set_visible(False)
     return ax.figure

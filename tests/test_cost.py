@@ -196,8 +196,9 @@ def test_table_is_per_picture():
     assert timed["pictures/s"] == pytest.approx(1e3 / timed["ms"])
 
 
-def rows(card):
-    return dict(card.rows)
+def rows(card, heading=""):
+    """Rows below a heading, or all those that have none."""
+    return {name: value for title, rows in card.groups if title == heading for name, value in rows}
 
 
 def test_card_says_what_is_known():
@@ -208,14 +209,14 @@ def test_card_says_what_is_known():
     assert rows(card)["shapes"] == "x (2, 16, 10, 14) → weights (2, 16, 1, 1) → y (2, 16, 10, 14)"
     assert rows(card)["arithmetic"].startswith("64 FLOPs per picture")
     assert rows(card)["weights"] == "gate, one for each channel of each picture"
-    assert "1.0" in rows(card)["memory traffic"] and rows(card)["the paper's: top-1"] == "77.2 %"
-    assert rows(card)["measured here: effect"] == "0.01" and rows(card)["use it when"] == "Always."
+    assert "1.0" in rows(card)["memory traffic"] and rows(card)["use it when"] == "Always."
+    assert rows(card, "in the paper") == {"top-1": "77.2 %"} and rows(card, "measured here") == {"effect": "0.01"}
     assert "2,401 parameters (Sequential)" in rows(card)["in the whole network"]
 
 
 def test_card_prints_what_is_missing_as_missing():
     card = rows(cost.card(Gate(), X, seconds=0))
-    assert card["the paper's"] == card["measured here"] == "no number given"
+    assert card["in the paper"] == card["measured here"] == "no number given"
     assert card["use it when"] == card["not when"] == "not said"
     assert card["time, on this machine"] == "not measured"
 
@@ -224,7 +225,27 @@ def test_card_text_is_the_same_on_every_machine_and_its_html_holds_the_time():
     first, second = (cost.card("se", X, seconds=0.001) for _ in range(2))
     assert repr(first) == repr(second) and "time" not in repr(first)
     page = first._repr_html_()
-    assert "time, on this machine" in page and " ms (" in page and page.count('scope="row"') == len(first.rows)
+    assert "time, on this machine" in page and " ms (" in page and page.count('scope="row"') == len(rows(first))
+
+
+def test_card_groups_numbers_below_one_heading_each():
+    card = cost.card("se", X, paper={"parameters": "28.1 million", "top-1": "77.2 %"}, measured={"ms": 4}, seconds=0)
+    assert [title for title, _ in card.groups] == ["", "in the paper", "measured here", ""]
+    assert rows(card)["parameters"] == "49" and rows(card, "in the paper")["parameters"] == "28.1 million"
+    lines = str(card).splitlines()
+    at = lines.index("  in the paper")
+    assert [line.split()[0] for line in lines[at + 1 : at + 3]] == ["parameters", "top-1"]
+    assert lines[at + 3] == "  measured here"
+    assert lines[at + 4].startswith("    ms ") and lines[at + 5].startswith("  use")
+    values = ["49", "28.1 million", "77.2 %", "4", "not said"]
+    assert len({line.index(value) for value in values for line in lines if line.endswith(f"  {value}")}) == 1
+    page = card._repr_html_()
+    assert page.count("<tbody>") == 4 and page.count('<tbody><tr><th colspan="2" scope="rowgroup">') == 2
+
+
+def test_card_without_numbers_has_no_heading():
+    page = cost.card("se", X, measured={}, seconds=0)._repr_html_()
+    assert '<th colspan="2"' not in page and page.count("no number given") == 2
 
 
 def test_card_escapes_what_it_is_given():

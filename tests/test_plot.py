@@ -302,6 +302,31 @@ def test_gates_of_many_channels_keep_every_value():
     weights = rand(200)
     (stairs,) = plot.gates(weights).axes[0].patches
     assert np.allclose(stairs.get_data().values, weights)
+    assert np.allclose(stairs.get_data().edges, np.arange(201) + 0.5)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 8, 17, 32, 33, 200])
+@pytest.mark.parametrize("panels", [1, 2, 6])
+def test_gates_count_channels_from_one(channels, panels):
+    figure = plot.gates({str(number): rand(5, channels) for number in range(panels)})
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        assert axes.get_xlim() == pytest.approx((0.3, channels + 0.7))
+        if channels <= 32:
+            assert [patch.get_x() + patch.get_width() / 2 for patch in axes.patches] == pytest.approx(
+                range(1, channels + 1))
+            assert [path[0, 0] for path in axes.collections[0].get_segments()] == pytest.approx(range(1, channels + 1))
+        ticks = axes.get_xticks()
+        assert ticks[0] == 1 and ticks[-1] <= channels and all(tick == int(tick) for tick in ticks)
+        boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
+        assert all(left.x1 < right.x0 for left, right in zip(boxes, boxes[1:]))
+
+
+@pytest.mark.parametrize("channels", [4, 64])
+def test_gates_in_one_or_two_panels_fit_a_phone(channels):
+    width = {panels: plot.gates({str(number): rand(channels) for number in range(panels)}).get_figwidth()
+             for panels in (1, 2, 3)}
+    assert width[1] <= 4.8 and width[2] <= 4.8 < width[3] + 0.5 <= 7.5
 
 
 def test_the_description_says_what_an_axis_means():

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import re
 import signal
 import time
 
@@ -377,7 +378,8 @@ def test_forest_plot_shows_every_seed_and_no_text_overlaps(names, seeds):
     trial = comparison(**arms)
     figure = trial.plot()
     figure.draw_without_rendering()
-    axes, right = figure.axes
+    (axes,) = figure.axes
+    assert figure.get_figwidth() == 4.8
     points = [line for line in axes.lines if line.get_marker() == "o"]
     for line, name in zip(points, names, strict=True):
         assert sorted(line.get_xdata()) == pytest.approx(sorted(trial.effect(name).differences))
@@ -385,16 +387,31 @@ def test_forest_plot_shows_every_seed_and_no_text_overlaps(names, seeds):
     assert len(bars) == (len(names) if seeds > 1 else 0)
     for line, name in zip(bars, names):
         assert tuple(line.get_xdata()) == (trial.effect(name).low, trial.effect(name).high)
-    told = [label.get_text().replace("\n", " ") for label in right.get_yticklabels()]
-    assert told == [trial.effect(name).verdict for name in names]
+    words = {"holds": "better: holds", "contradicted": "worse: contradicted"}
+    verdicts = [trial.effect(name).verdict for name in names]
+    told = [re.sub(r"\s", "", text.get_text()) for text in axes.texts]
+    assert told == [re.sub(r"\s", "", f"{name} — {words.get(verdict, verdict)}")
+                    for name, verdict in zip(names, verdicts)]
 
     low, high = axes.get_xlim()
     numbers = [label for label in axes.get_xticklabels() if low <= label.get_position()[0] <= high]
-    labels = [*axes.get_yticklabels(), *right.get_yticklabels(), *numbers, axes.xaxis.label]
+    labels = [*axes.texts, *numbers, axes.xaxis.label]
     boxes = [label.get_window_extent() for label in labels if label.get_text()]
+    marks = [line for line in axes.lines if line.get_marker() in ("o", "D", "|")]
+    boxes += [points.get_window_extent() for points in marks if points.get_marker() == "o"]
+    for text, points in zip(axes.texts, [line for line in marks if line.get_marker() == "o"], strict=True):
+        assert text.get_window_extent().y0 > points.get_window_extent().y1 and text.get_window_extent().x0 < 10
+    assert not any(mark.get_window_extent().overlaps(text.get_window_extent()) for mark in marks for text in axes.texts)
     for number, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[number + 1 :])
         assert box.x0 >= 0 and box.x1 <= figure.bbox.width and box.y0 >= 0 and box.y1 <= figure.bbox.height
+
+
+def test_forest_plot_says_better_and_worse_and_leaves_the_verdicts_as_they_are():
+    trial = comparison(none=[0.5, 0.51, 0.52], se=[0.9, 0.92, 0.91], static=[0.1, 0.12, 0.1], same=[0.51, 0.5, 0.52])
+    told = [text.get_text().replace("\N{NO-BREAK SPACE}", " ") for text in trial.plot().axes[0].texts]
+    assert told == ["se — better: holds", "static — worse: contradicted", "same — no difference"]
+    assert [trial.effect(arm).verdict for arm in trial.arms[1:]] == ["holds", "contradicted", "no difference"]
 
 
 def test_forest_plot_into_given_axes_and_of_nothing():

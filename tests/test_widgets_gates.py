@@ -1,6 +1,7 @@
 """The gate viewer carries the numbers of the network, and answers as the network does."""
 
 import base64
+import re
 
 import numpy as np
 import pytest
@@ -104,6 +105,13 @@ def test_words_tell_what_is_seen(pictures):
     assert "12 gates" in viewer.alt and "6 pictures" in viewer.alt
     assert any(name in viewer.alt for name in pictures.classes)
     assert viewer.data["items"][0]["name"] == f"1: {pictures.classes[pictures.labels[0]]}"
+
+
+def test_first_view_is_there_without_a_script(pictures):
+    viewer = widgets.gates(network(), pictures)
+    assert viewer.still.count("v-") == 12 and viewer.data["items"][0]["picture"] in viewer.still
+    tallest = max(float(height) for height in re.findall(r"v-([\d.]+)", viewer.still))
+    assert tallest == pytest.approx(170 * float(unpacked(viewer.data["gates"][0])[1, 0].max()), abs=1)
 
 
 def test_many_channels_show_those_that_differ_most():

@@ -156,9 +156,9 @@ def _before_widget(view: re.Match, models: dict[str, dict]) -> str:
 def _first_figure(name: str, models: dict[str, dict]) -> str:
     """The HTML of the first picture that a widget shows; empty where a script draws it."""
     state = models.get(name, {})
-    value = state.get("value")
-    if isinstance(value, str) and re.search("<(svg|img)", value):
-        return value
+    for value in (state.get("value"), state.get("still")):
+        if isinstance(value, str) and re.search("<(svg|img)", value):
+            return value
     children = [child.removeprefix("IPY_MODEL_") for child in state.get("children") or []]
     if "selected_index" in state:
         shown = state["selected_index"]

@@ -41,7 +41,7 @@ def main() -> None:
             model["state"].update(current(model["state"]))
         if changed:
             write(path, nbformat.writes(notebook) + "\n")
-            print(f"{os.path.relpath(path)}: {len(changed)} viewers")
+            print(f"{os.path.relpath(path)}: {len(changed)} brought up to date")
 
 
 if __name__ == "__main__":

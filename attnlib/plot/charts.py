@@ -26,6 +26,8 @@ def gates(weights, about: Description | None = None, *, axis: str | None = None,
           neutral: float | None = None):
     """Bars of weights along one axis, with a grey line where they would express no preference.
 
+    Channels are counted from 1, as the viewers count them. With one or two panels, the figure fits a phone.
+
     Args:
         weights: a tensor, or several by name, drawn side by side on one scale. Every axis but the one drawn is
             averaged over; over a batch, a thin line shows the middle half of its pictures.
@@ -43,7 +45,8 @@ def gates(weights, about: Description | None = None, *, axis: str | None = None,
     groups = _groups(weights)
     profiles = {name: _along(group, about, axis) for name, group in groups.items()}
     length = max(profile.shape[1] for profile in profiles.values())
-    width = min(7.0, max(3.6, len(groups) * (1.2 + 0.06 * min(length, 24))) + 0.5)
+    widest = 4.8 if len(groups) <= 2 else 7.0
+    width = min(widest, max(3.6, len(groups) * (1.2 + 0.06 * min(length, 24))) + 0.5)
     figure, axes = subplots(1, len(groups), width=width, height=2.6, sharey=True, squeeze=False)
     for place, (name, profile) in zip(axes.flat, profiles.items()):
         _bars(place, profile, sort)
@@ -89,7 +92,8 @@ def gates_by_class(weights, labels, classes: Sequence[str], about: Description |
     figure, axes = subplots(1, len(means), width=min(7.0, 1.8 + 2.4 * len(means)), height=height, sharey=True,
                             squeeze=False)
     for place, (name, table) in zip(axes.flat, means.items()):
-        drawn = place.imshow(table.numpy(), cmap=ramp, vmin=low, vmax=high, aspect="auto", interpolation="none")
+        drawn = place.imshow(table.numpy(), cmap=ramp, vmin=low, vmax=high, aspect="auto", interpolation="none",
+                             extent=(0.5, table.shape[1] + 0.5, len(classes) - 0.5, -0.5))  # channels count from 1
         place.set_title(name)
         place.set_xlabel(_axis_name(about, axis))
         place.set_yticks(range(len(classes)), classes)
@@ -214,18 +218,23 @@ def _neutral(about: Description | None, length: int) -> float | None:
 def _bars(place, profile: Tensor, sort: bool) -> None:
     mean = profile.mean(0)
     order = mean.argsort(descending=True) if sort else torch.arange(len(mean))
+    numbers = np.arange(1, len(mean) + 1)
     if len(mean) > _BARS:
-        edges = np.arange(len(mean) + 1) - 0.5
+        edges = np.arange(len(mean) + 1) + 0.5
         place.stairs(mean[order].numpy(), edges, fill=True, color=COLOURS["data"])
     else:
         # Paler where a spread is drawn over it.
         spread = len(profile) > 3
-        place.bar(range(len(mean)), mean[order].numpy(), color=COLOURS["data"], width=0.75, alpha=0.45 if spread else 1)
+        place.bar(numbers, mean[order].numpy(), color=COLOURS["data"], width=0.75, alpha=0.45 if spread else 1)
     if len(profile) > 3 and len(mean) <= _BARS:
         low, high = profile[:, order].quantile(torch.tensor([0.25, 0.75]), dim=0).numpy()
-        place.vlines(range(len(mean)), low, high, color=COLOURS["text"], linewidth=1.3)
-    place.set_xlim(-0.7, len(mean) - 0.3)
-    place.xaxis.get_major_locator().set_params(integer=True)
+        place.vlines(numbers, low, high, color=COLOURS["text"], linewidth=1.3)
+    place.set_xlim(0.3, len(mean) + 0.7)
+    locator = place.xaxis.get_major_locator()
+    locator.set_params(integer=True)
+    step = max(1, round(float(np.diff(locator()[:2]).sum())))
+    # The first bar has its number, so that nobody has to guess where the count starts.
+    place.set_xticks(numbers[::step] if step <= 2 else [1, *numbers[step - 1 :: step]])
 
 
 def _limit(place, about: Description | None, profiles) -> None:

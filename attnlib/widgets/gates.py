@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from attnlib.attention import attentions
 from attnlib.observe import held, intervene, shuffled, switch_off
+from attnlib.plot.svg import role_variable
 from attnlib.widgets.viewer import PIXELS_SHOWN, Viewer, pack, picture_uri
 
 STATES = ("off", "learned", "shuffled")
@@ -78,7 +80,7 @@ def gates(network: nn.Module, pictures: Any, *, classes: Sequence[str] | None = 
                    for part, keep in zip(affine, kept)],
     }
     told = alt or _told(layers[-1], labels, classes, rows[-1], answers)
-    return Gates(data, seen, images, kept, name=name, alt=told, caption=caption)
+    return Gates(data, seen, images, kept, name=name, alt=told, caption=caption, still=_still(data, rows[-1][1, 0], told))
 
 
 class Gates(Viewer):
@@ -195,7 +197,7 @@ def _names(given, count: int, what: str) -> list[str]:
 
 
 def _items(labels: list[str], shown: Tensor) -> list[dict[str, str]]:
-    return [{"name": label, "picture": picture_uri(image.detach().float().clamp(0, 1)), "alt": f"Picture {label}"}
+    return [{"name": label, "picture": picture_uri(image.detach().float().clamp(0, 1)), "alt": f"The picture “{label}” that the network answers"}
             for label, image in zip(labels, shown)]
 
 
@@ -213,6 +215,18 @@ def _most_different(row: Tensor) -> Tensor:
     if row.shape[-1] <= _MOST_BARS:
         return torch.arange(row.shape[-1])
     return row[1].std(0).topk(_MOST_BARS).indices.sort().values
+
+
+def _still(data: dict[str, Any], values: Tensor, alt: str) -> str:
+    """The first picture and its gates, as the viewer draws them first."""
+    (low, high), heights = data["bounds"], values.sort(descending=True).values
+    step, tall = 320 / len(heights), 170
+    bars = [(at * step, tall * (height - low) / (high - low)) for at, height in enumerate(heights.tolist())]
+    path = "".join(f"M{x:.1f} {tall}v-{y:.1f}h{0.8 * step:.1f}v{y:.1f}z" for x, y in bars)
+    return (f'<div style="display:flex;flex-wrap:wrap;gap:1.5rem;align-items:center"><img src="{data["items"][0]["picture"]}" '
+            f'alt="{html.escape(data["items"][0]["alt"])}" style="image-rendering:pixelated;width:96px">'
+            f'<svg viewBox="0 0 320 {tall}" role="img" aria-label="{html.escape(alt)}" style="flex:1 1 20rem;max-width:22rem">'
+            f'<path d="{path}" style="fill:{role_variable("data")}"/></svg></div>')
 
 
 def _told(layer: str, labels: list[str], classes: list[str], row: Tensor, answers: Tensor) -> str:

@@ -91,6 +91,7 @@ class Viewer(Scripted):
         name: its accessible name.
         alt: what is seen, in sentences, for readers who do not see it.
         caption: printed below.
+        still: HTML of its first view, for the time before the script runs, and where none does; may be empty.
         bytes: what it adds to a saved notebook.
 
     Raises:
@@ -102,6 +103,7 @@ class Viewer(Scripted):
     name = traitlets.Unicode().tag(sync=True)
     alt = traitlets.Unicode().tag(sync=True)
     caption = traitlets.Unicode().tag(sync=True)
+    still = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, data: dict[str, Any], *, name: str, alt: str, caption: str | None = None, **traits: Any) -> None:
         super().__init__(data=data, name=check_alt(name), alt=check_alt(alt), caption=caption or "", **traits)

@@ -1,5 +1,6 @@
 """The plugin of the notebook run sees what nbval alone lets pass; shown on notebooks made for it."""
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -87,3 +88,61 @@ def test_page_far_over_its_budget_fails(folder):
     code, said = run(folder, "book/good.ipynb", ATTNLIB_PAGE_SECONDS="0.01")
     assert code == 1 and "FAILED book/good.ipynb: took" in said
 
+
+
+class Kernel:
+    """In place of jupyter_client's manager: a kernel that answers, or does not, as told."""
+
+    answers: list[bool] = []
+    made: list["Kernel"] = []
+
+    def __init__(self, **_) -> None:
+        self.shut = False
+        self.made.append(self)
+
+    def start_kernel(self, **_) -> None:
+        pass
+
+    def client(self) -> "Kernel":
+        return self
+
+    def start_channels(self) -> None:
+        pass
+
+    stop_channels = start_channels
+
+    def wait_for_ready(self, timeout: float) -> None:
+        if not self.answers.pop(0):
+            raise RuntimeError("Kernel didn't respond")
+
+    def shutdown_kernel(self, now: bool) -> None:
+        self.shut = now
+
+
+@pytest.mark.parametrize("answers, works", [([True], True), ([False, True], True), ([False, False, False], False)])
+@pytest.mark.filterwarnings("ignore:a kernel was started anew")
+def test_kernel_that_does_not_answer_is_replaced(monkeypatch, answers, works):
+    import jupyter_client.manager
+
+    spec = importlib.util.spec_from_file_location("notebook_run_itself", HERE / "notebook_run.py")
+    plugin = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(plugin)
+    monkeypatch.setattr(jupyter_client.manager, "KernelManager", Kernel)
+    monkeypatch.setattr(Kernel, "answers", list(answers))
+    monkeypatch.setattr(Kernel, "made", [])
+    if works:
+        manager, _ = plugin.start_new_kernel()
+        assert manager is Kernel.made[-1] and not manager.shut
+    else:
+        with pytest.raises(RuntimeError, match="respond"):
+            plugin.start_new_kernel()
+    assert len(Kernel.made) == len(answers)
+    assert all(kernel.shut for kernel in Kernel.made[: len(answers) - works])
+
+
+def test_kernels_talk_through_files_of_their_own(folder):
+    """Two that start together can then not take each other's port."""
+    connection = code("import ipykernel, json\nprint(json.load(open(ipykernel.get_connection_file()))['transport'])", "ipc\n")
+    (folder / "alone").mkdir()
+    nbformat.write(new_notebook(cells=[connection]), folder / "alone" / "transport.ipynb")
+    assert run(folder / "alone", "transport.ipynb")[0] == 0
