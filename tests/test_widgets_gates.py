@@ -87,6 +87,15 @@ def test_the_kernel_answers_for_moved_gates(pictures):
     assert torch.allclose(torch.tensor(sent[1]["answer"]), wanted, atol=1e-5)
 
 
+def test_what_goes_wrong_with_moved_gates_is_said(pictures):
+    net = network().eval()
+    viewer, sent = widgets.gates(net, pictures), []
+    viewer.send = sent.append
+    net.head = nn.Linear(5, 4)
+    viewer._asked(viewer, {"layer": 0, "item": 0, "gates": [1.0] * 12}, [])
+    assert list(sent[0]) == ["error"] and sent[0]["error"].startswith("RuntimeError")
+
+
 def test_the_network_stays_as_it_was(pictures):
     net = network().train()
     net.stages[0].eval()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from attnlib.attention import attentions
 from attnlib.observe import held, intervene, shuffled, switch_off
 from attnlib.plot.svg import role_variable
-from attnlib.widgets.viewer import PIXELS_SHOWN, Viewer, pack, picture_uri
+from attnlib.widgets.viewer import PIXELS_SHOWN, Viewer, evaluation, pack, picture_uri
 
 STATES = ("off", "learned", "shuffled")
 # Axes along which a gate of this viewer has nothing to vary.
@@ -55,7 +55,9 @@ def gates(network: nn.Module, pictures: Any, *, classes: Sequence[str] | None = 
     images = getattr(pictures, "images", pictures)
     if not isinstance(images, Tensor) or images.dim() != 4 or len(images) < 2:
         raise ValueError("the gate viewer takes at least two pictures (N, C, H, W): one is shuffled with the other")
-    with _evaluation(network):
+    parameter = next(network.parameters(), images)
+    images = images.to(parameter.device, parameter.dtype)
+    with evaluation(network):
         seen = _Layers(network, images, only)
         states, answers = seen.states(images)
         classes = _names(classes or getattr(pictures, "classes", None), answers.shape[-1], "outputs")
@@ -95,12 +97,15 @@ class Gates(Viewer):
     def _asked(self, _, message: Any, buffers: Any) -> None:
         super()._asked(_, message, buffers)
         if isinstance(message, dict) and "gates" in message:
-            self.send({"answer": self.answer(**message)})
+            try:
+                self.send({"answer": self.answer(**message)})
+            except Exception as error:  # what has become of a reader's network belongs where the answer would be
+                self.send({"error": f"{type(error).__name__}: {error}"})
 
     def answer(self, layer: int, item: int, gates: Sequence[float]) -> list[float]:
         """What the network answers to picture `item` with these gates in `layer`: a probability per class."""
         name, image = self._layers.names[layer], self._images[item : item + 1]
-        with _evaluation(self._layers.network):
+        with evaluation(self._layers.network):
             values = self._layers.weights(image)[name][0]
             values[self._kept[layer]] = torch.as_tensor(gates, dtype=values.dtype, device=values.device)
             with intervene(self._layers.network, held(values.reshape(self._layers.shapes[name])), only=name):
@@ -174,19 +179,6 @@ def _seen(network: nn.Module, images: Tensor, only) -> dict[str, Tensor]:
     with record(network, only) as recorded, torch.no_grad():
         network(images)
     return dict(recorded)
-
-
-@contextlib.contextmanager
-def _evaluation(network: nn.Module):
-    """The network in evaluation mode and without gradients; afterwards as it was."""
-    modes = {module: module.training for module in network.modules()}
-    try:
-        with torch.no_grad():
-            network.eval()
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _names(given, count: int, what: str) -> list[str]:

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from attnlib.attention import Attention, Description, attentions
 from attnlib.observe import Only, intervene
-from attnlib.widgets.viewer import PIXELS_SHOWN, Viewer, pack, picture_uri, ramps
+from attnlib.widgets.viewer import PIXELS_SHOWN, Viewer, evaluation, pack, picture_uri, ramps
 
 Shown = Literal["auto", "weights", "features"]
 Grid = tuple[int, int]
@@ -215,14 +215,9 @@ def _seen(network: nn.Module, images: Tensor, only: Only) -> list[_Seen]:
         passes[names[attention]] = _Seen(names[attention], attention, x.clone(), weights.clone())
         return weights
 
-    modes = {module: module.training for module in network.modules()}
     parameter = next(network.parameters(), images)
-    try:
-        with intervene(network, keep, only), torch.no_grad():
-            network.eval()(images.to(parameter.device, parameter.dtype))
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with evaluation(network), intervene(network, keep, only):
+        network(images.to(parameter.device, parameter.dtype))
     if not passes:
         raise ValueError(f"none of the mechanisms of {type(network).__name__} ran; choose another with only=")
     return [passes[name] for name in names.values() if name in passes]

@@ -55,19 +55,30 @@ def machinery(shared) -> Path:
 
     So the machinery is tested by itself, whatever the book's pages hold.
     """
-    source = shared / "machinery" / "source"
-    with FileLock(shared / "machinery.lock"):
+    return little_book(shared, "machinery")
+
+
+@pytest.fixture(scope="session")
+def maps_book(shared) -> Path:
+    """A little book of one page that holds viewers of maps."""
+    return little_book(shared, "maps")
+
+
+def little_book(shared: Path, name: str) -> Path:
+    """A book of one notebook of fixture_book/, executed and built with the book's own tools; the folder of its pages."""
+    source = shared / name / "source"
+    with FileLock(shared / f"{name}.lock"):
         if not source.exists():
-            make_machinery_book(source)
-    return build_once(source, shared / "machinery")
+            lay_out(source, name)
+    return build_once(source, shared / name)
 
 
-def make_machinery_book(source: Path) -> None:
+def lay_out(source: Path, name: str) -> None:
     (source / "book").mkdir(parents=True)
-    for name in ("_config.yml", "tools", "site_static", "site_vendor", "book/references.bib", "book/bibliography.md"):
-        (source / name).symlink_to(ROOT / name)
-    (source / "_toc.yml").write_text("format: jb-book\nroot: book/machinery\nchapters:\n- file: book/bibliography\n")
-    page = shutil.copy(ROOT / "tests" / "site" / "fixture_book" / "machinery.ipynb", source / "book")
+    for part in ("_config.yml", "tools", "site_static", "site_vendor", "book/references.bib", "book/bibliography.md"):
+        (source / part).symlink_to(ROOT / part)
+    (source / "_toc.yml").write_text(f"format: jb-book\nroot: book/{name}\nchapters:\n- file: book/bibliography\n")
+    page = shutil.copy(ROOT / "tests" / "site" / "fixture_book" / f"{name}.ipynb", source / "book")
     subprocess.run([sys.executable, "tools/execute.py", page], cwd=ROOT, check=True)
 
 

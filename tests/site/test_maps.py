@@ -1,44 +1,16 @@
 """The viewers of maps in the built page: by mouse, by touch and by keyboard, with no kernel and no network."""
 
 import re
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-from filelock import FileLock
 from playwright.sync_api import expect
 from test_pages import violated
 from visit import NARROW, WIDE, too_wide, visit
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture(scope="module")
-def book(shared) -> Path:
-    """A book of one page that holds the viewers, executed and built with the book's own tools."""
-    output = shared / "maps"
-    with FileLock(shared / "maps.lock"):
-        if not output.exists():
-            build(output)
-    return output / "_build"
-
-
-def build(output: Path) -> None:
-    source = output / "source"
-    (source / "book").mkdir(parents=True)
-    for name in ("_config.yml", "tools", "site_static", "site_vendor", "book/references.bib", "book/bibliography.md"):
-        (source / name).symlink_to(ROOT / name)
-    (source / "_toc.yml").write_text("format: jb-book\nroot: book/maps\nchapters:\n- file: book/bibliography\n")
-    page = shutil.copy(ROOT / "tests" / "site" / "fixture_book" / "maps.ipynb", source / "book")
-    subprocess.run([sys.executable, "tools/execute.py", page], cwd=ROOT, check=True)
-    subprocess.run([sys.executable, "tools/build.py", "--source", source, "--output", output], cwd=ROOT, check=True)
-
-
-@pytest.fixture(scope="module")
-def address(book, serve) -> str:
-    return serve(book) + "/html/book/maps.html"
+def address(maps_book, serve) -> str:
+    return serve(maps_book.parent) + "/html/book/maps.html"
 
 
 @pytest.fixture
@@ -265,8 +237,8 @@ def test_viewers_are_accessible_and_fit(browser, address, viewport, theme):
         assert not faults
 
 
-def test_works_from_a_file(browser, book):
-    with visit(browser, (book / "html" / "book" / "maps.html").as_uri()) as (page, faults):
+def test_works_from_a_file(browser, maps_book):
+    with visit(browser, (maps_book / "book" / "maps.html").as_uri()) as (page, faults):
         drawn(page)
         view = View(page, 0)
         view.stages.click(position=view.at(7, 4))

@@ -49,8 +49,9 @@ export default {
       else if (affine[at.layer]) answer = computed(affine[at.layer]);
     };
     model.on("msg:custom", (message) => {
+      if (message.error) say(message.error);
+      if (message.error || message.answer) waiting = false;
       if (!message.answer) return;
-      waiting = false;
       if (own) answer = message.answer;
       if (again) ask();
       drawAnswer();
