@@ -148,9 +148,11 @@ def test_another_picture_s_gates_stand_beside(page):
     assert re.search(r"\(mark: 2: \w+, [\d.]+\)", viewer(page).locator("output").text_content())
 
 
-def test_a_finger_scrolls_and_chooses(browser, address):
-    with visit(browser, address, NARROW) as (page, faults):
-        assert viewer(page).locator(".attn-gates").evaluate("chart => getComputedStyle(chart).touchAction") == "pan-y"
+@pytest.mark.parametrize("name", ["intro", "channel/se"])
+def test_a_finger_scrolls_and_finds_every_control(browser, address, name):
+    with visit(browser, address.replace("intro", name), NARROW) as (page, faults):
+        for chart in viewer(page).locator(".attn-gates").all():
+            assert chart.evaluate("chart => getComputedStyle(chart).touchAction") == "pan-y"
         small = page.locator(".attn-viewer :is(button, select, input)").evaluate_all(
             "all => all.filter(e => e.offsetParent && e.getBoundingClientRect().height < 44).map(e => e.outerHTML)")
         assert not small
