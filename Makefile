@@ -17,7 +17,7 @@ help:
 	@echo "make rules     hold the pages to the house rules          (PAGES=... for some)"
 	@echo "make lab       open the pages in JupyterLab"
 	@echo "make results   measure again what results/ holds          (ONLY=results/channel/se.py for some)"
-	@echo "make bench     measure the training loop against a plain one"
+	@echo "make bench     measure each mechanism and the training loop against others' (ONLY=se for some mechanisms)"
 	@echo "make clean     remove what was built (the environment stays)"
 
 environment:
@@ -49,7 +49,8 @@ results: environment
 	@$(RUN) tools/results.py $(ONLY)
 
 bench: environment
-	@$(RUN) tools/bench_fit.py
+	@$(RUN) tools/bench_modules.py $(ONLY)
+	@test -n "$(ONLY)" || $(RUN) tools/bench_fit.py
 
 clean:
 	@rm -rf _build .pytest_cache attnlib.egg-info

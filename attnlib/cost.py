@@ -14,6 +14,7 @@ import html
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -173,6 +174,36 @@ def table(models: Mapping[str, nn.Module], example: Tensor, *, backward: bool = 
             rows[name] |= {"ms": timed.median * per_picture, "ms low": timed.low * per_picture,
                            "ms high": timed.high * per_picture, "pictures/s": timed.throughput}
     return pandas.DataFrame.from_dict(rows, orient="index")
+
+
+def speed(path: str | Path, mechanism: str) -> dict[str, str]:
+    """What `make bench` measured of a mechanism, as rows for its `card`.
+
+    Args:
+        path: of results/speed.json.
+        mechanism: its registry name.
+
+    Raises:
+        FileNotFoundError: no such file.
+        KeyError: the mechanism was not measured.
+    """
+    import json
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no {path}; `make bench` measures and writes it")
+    known = json.loads(Path(path).read_text(encoding="utf-8"))
+    if mechanism not in known:
+        raise KeyError(f"{path} has no {mechanism!r}; measure it with `make bench ONLY={mechanism}`")
+    found = known[mechanism]
+    size, rows = "×".join(map(str, found["size"])), {}
+    for part in ("forward", "forward and backward"):
+        times = dict(found[part])
+        ours, floor = times.pop("attnlib"), times.pop("memory floor", None)
+        told = [f"{ours:.3g} ms"]
+        told += [f"{ours / floor:.2f} × the memory floor"] if floor else []
+        told += [f"{ours / ms:.2f} × the time of {label}" for label, ms in times.items()]
+        rows[f"{part}, {size}"] = ", ".join(told)
+    return rows
 
 
 @dataclasses.dataclass(frozen=True)

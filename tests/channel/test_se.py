@@ -17,6 +17,10 @@ def copied(reduce: nn.Module, expand: nn.Module, into: SE) -> SE:
     return into
 
 
+# What `make bench` measures the speed against.
+BESIDE = {"torchvision": lambda channels: torchvision.ops.SqueezeExcitation(channels, channels // 16)}
+
+
 def test_equals_torchvision():
     theirs = torchvision.ops.SqueezeExcitation(32, 2).double()
     ours = copied(theirs.fc1, theirs.fc2, SE(32, 16).double())
