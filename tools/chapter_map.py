@@ -1,7 +1,7 @@
 """The map of the book: six chapters, and in each its mechanisms as what `attend` and `use` do.
 
 It is drawn from the registry when the site is built, so a new mechanism is on it by itself. The directive
-``{chapter-map}`` draws all of it; pages in a chapter's folder get a strip that says where they are.
+``{chapter-map}`` draws all of it, ``{chapter-map} channel`` one chapter; pages in a chapter's folder get a strip that says where they are.
 """
 
 from __future__ import annotations
@@ -149,11 +149,16 @@ class Place(nodes.General, nodes.Element):
 
 
 class ChapterMap(SphinxDirective):
-    """``{chapter-map}``: the whole map."""
+    """``{chapter-map}``: the whole map; or with the folder of a chapter as its argument, that chapter."""
+
+    optional_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         self.env.metadata[self.env.docname]["chapter-map"] = True
-        return [Place()]
+        chosen = self.arguments[0] if self.arguments else None
+        if chosen not in (None, *CHAPTER_TITLES):
+            raise self.error(f"there is no chapter {chosen!r}; there are: {', '.join(CHAPTER_TITLES)}")
+        return [Place(chapter=chosen)]
 
 
 def _order(env) -> list[str]:
@@ -171,7 +176,9 @@ def _shows_map(env, page: str) -> bool:
 def fill_places(app: Sphinx, doctree: nodes.document, page: str) -> None:
     """Draw the map where a page asks for it."""
     for place in list(doctree.findall(Place)):
-        drawn = draw_map(chapters(app.env.found_docs, _order(app.env)), _link(app, page))
+        book = chapters(app.env.found_docs, _order(app.env))
+        book = [chapter for chapter in book if place["chapter"] in (None, chapter.folder)]
+        drawn = draw_map(book, _link(app, page))
         place.replace_self(nodes.raw("", drawn, format="html"))
 
 

@@ -55,7 +55,7 @@ def little(tmp_path_factory) -> Path:
     (source / "_toc.yml").write_text(contents)
     (source / "book" / "first.md").write_text("# First\n\n```{chapter-map}\n```\n\n## More\n")
     (source / "book" / "channel" / "se.md").write_text("# SE\n\nText.\n")
-    (source / "book" / "x.md").write_text("# Elsewhere\n\nText.\n")
+    (source / "book" / "x.md").write_text("# Elsewhere\n\n```{chapter-map} channel\n```\n")
     run = subprocess.run([sys.executable, "-c", BUILD], cwd=source, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     return source / "_build" / "html" / "book"
@@ -86,6 +86,12 @@ class Links(HTMLParser):
 
 def strip_of(page: Path) -> list:
     return Links(page.read_text(), "Where you are in the book").links
+
+
+def test_one_chapter_is_drawn_by_itself(little):
+    page = (little / "x.html").read_text()
+    assert 'id="map-channel"' in page and 'id="map-spatial"' not in page
+    assert any(address.endswith("channel/se.html") for address, *_ in Links(page, "Map of the book").links)
 
 
 # -- The map ----------------------------------------------------------------------------------------------------------
