@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import pkgutil
 import re
 import zlib
 from pathlib import Path
@@ -29,24 +30,32 @@ NEEDED_AT_ONCE = ("_static/documentation_options.js",)  # the line below it sets
 
 
 def mechanisms(app: Sphinx) -> str:
-    """Every registered mechanism from its docstring, by chapter."""
+    """Every public name of every module of the chapters, from its docstring: mechanisms, and what belongs to them."""
     from attnlib import registry
 
-    chapters: dict[str, list[str]] = {}
-    for name in registry.available():
-        cls = registry.mechanism(name)
-        chapters.setdefault(cls.__module__.split(".")[1], []).append(MECHANISM.format(name=name, cls=cls))
-    return "\n".join(f"## {CHAPTER_TITLES[chapter]}\n" + "\n".join(parts) for chapter, parts in chapters.items())
+    parts = []
+    for chapter in registry.CHAPTERS:
+        package = importlib.import_module(f"attnlib.{chapter}")
+        modules = [importlib.import_module(f"attnlib.{chapter}.{found.name}") for found in pkgutil.iter_modules(package.__path__)]
+        parts += [f"## {CHAPTER_TITLES[chapter]}\n"] * bool(modules) + [_module(module) for module in modules]
+    return "\n".join(parts)
 
 
-MECHANISM = """
-### `{name}`
+def _module(module) -> str:
+    """A section for a module: its mechanisms under their registry names, then its other public names."""
+    own = {name: thing for name, thing in vars(module).items()
+           if not name.startswith("_") and getattr(thing, "__module__", None) == module.__name__ and callable(thing)}
+    registered = {name: thing for name, thing in own.items() if getattr(thing, "about", None)}
+    others = [name for name in own if name not in registered]
+    sections = [f"### `{cls.about.name}`\n" + _documented(module, name, cls) for name, cls in registered.items()]
+    sections += [] if sections else [f"### `{module.__name__.rpartition('.')[2]}`\n"]
+    return "\n".join(sections + [_documented(module, name, own[name]) for name in others])
 
-```{{eval-rst}}
-.. autoclass:: {cls.__module__}.{cls.__qualname__}
-   :members:
-```
-"""
+
+def _documented(module, name: str, thing) -> str:
+    kind = "autoclass" if isinstance(thing, type) else "autofunction"
+    members = "   :members:\n" if kind == "autoclass" else ""
+    return f"\n```{{eval-rst}}\n.. {kind}:: {module.__name__}.{name}\n{members}```\n"
 
 
 def execution_times(app: Sphinx) -> str:
