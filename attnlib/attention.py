@@ -162,8 +162,10 @@ class Attention(nn.Module):
         Mechanisms that replace a layer instead of following one override this.
         """
         from attnlib.insert import insert
+        from attnlib.registry import is_registered
 
-        return insert(network, cls.about.name, where=where or cls.about.place, **options)
+        # By name where there is one, for its clearer errors; a subclass has its parent's name and is not its parent.
+        return insert(network, cls.about.name if is_registered(cls) else cls, where=where or cls.about.place, **options)
 
 
 def check_feature_map(x: Tensor, channels: int | None, who: str) -> None:

@@ -71,6 +71,11 @@ def mechanism(name: str) -> type[Attention]:
     return _mechanisms[name]
 
 
+def is_registered(cls: type[Attention]) -> bool:
+    """Whether this very class, and not one it inherits its description from, is registered."""
+    return _mechanisms.get(cls.about.name) is cls
+
+
 def create(name: str, channels: int | None = None, **options: Any) -> Attention:
     """Build the mechanism called `name` for feature maps of `channels` channels.
 

@@ -258,3 +258,12 @@ def test_small_ones_refuse(build):
         build(1, 10, reduction=4)
     with pytest.raises(TypeError, match="has no option"):
         build(1, 10, attention="se", ratio=4)
+
+
+def test_an_unregistered_subclass_is_not_taken_for_its_parent():
+    class Quieter(SE):
+        def use(self, x, weights):
+            return super().use(x, weights) / 2
+
+    network = small(3, 4, widths=(8, 12), attention=Quieter, where="last", reduction=2)
+    assert [type(attention) for attention in attentions(network).values()] == [Quieter]

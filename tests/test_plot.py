@@ -422,6 +422,21 @@ def test_diagram_is_read_from_the_code():
     assert se.training and "1×1 conv, 64 → 4 (learned)" in figure.alt and repr(figure).startswith("Figure('Diagram")
 
 
+def test_a_window_is_no_axis():
+    class Windowed(Attention):
+        about = Description(title="Windowed", paper="", cite="", axes=("batch", "channel", "row", "column"),
+                            shape=("B", "C", "H", "W"), name="windowed")
+
+        def attend(self, x):
+            return torch.nn.functional.avg_pool2d(x, 7, 1, 3).sigmoid()
+
+        def use(self, x, weights):
+            return x * weights
+
+    words = words_of(svg_of(plot.diagram(Windowed(8))))
+    assert "avg_pool2d" in words and not any("over axis" in word for word in words)
+
+
 def test_learned_steps_have_the_cool_colour():
     boxes = [node for node in svg_of(plot.diagram(create("se", 64))).iter() if node.tag.endswith("rect")]
     cool = [box for box in boxes if "--attn-learned" in box.get("style")]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from attnlib import backbones, held, intervene, record, switch_off, widgets
+from attnlib import backbones, create, held, intervene, record, switch_off, widgets
 from attnlib.data import cue_task
 from attnlib.widgets.gates import STATES
 
@@ -155,6 +155,12 @@ def test_one_picture_cannot_be_shuffled(pictures):
 def test_weights_with_positions_are_sent_to_the_map_viewer(pictures):
     with pytest.raises(ValueError, match="widgets.maps"):
         widgets.gates(network(squeeze="none"), pictures)
+
+
+def test_weights_that_share_a_sum_are_no_gates(pictures):
+    net = nn.Sequential(nn.Conv2d(3, 8, 1), create("sk", 8), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(ValueError, match="cannot be moved by itself"):
+        widgets.gates(net.eval(), pictures)
 
 
 def test_values_that_are_no_numbers_are_refused(pictures):

@@ -13,6 +13,8 @@ from attnlib.attention import Attention
 from attnlib.cost import untouched
 from attnlib.plot.diagram import Step
 
+_OVER_AXES = {"mean", "sum", "amax", "amin", "max", "min", "softmax", "log_softmax", "std", "var", "norm", "cumsum",
+              "cat", "stack"}
 _SIGNS = {"mul": "×", "add": "+", "sub": "−", "truediv": "÷", "div": "÷", "matmul": "matrix product", "amax": "max"}
 # Sizes that stand for the letters B, H and W: primes, so that they are not mistaken for channel counts.
 _PRIMES = (3, 11, 13, 17, 19, 23)
@@ -114,6 +116,8 @@ class _Reader:
             return f" {word} ".join(self.symbols.get(str(argument), "…") for argument in node.args[:2])
         dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
         dims = [dims] if isinstance(dims, int) else dims
+        if word not in _OVER_AXES:  # the second argument of others is no axis: a window, a size
+            return word
         if not isinstance(dims, (tuple, list)) or not dims or not all(isinstance(dim, int) for dim in dims):
             return word
         source = self.shape(node.args[0].meta["tensor_meta"]).split("×")

@@ -122,6 +122,9 @@ class _Layers:
         self.about = {name: attentions(network)[name].describe() for name in seen}
         self.shapes = {name: (1, *weights.shape[1:]) for name, weights in seen.items()}
         for name, weights in seen.items():
+            if self.about[name].kind != "gate":
+                raise ValueError(f"the weights of {name!r} are no gates: one cannot be moved by itself; draw them with "
+                                 "widgets.maps or widgets.training, or choose other mechanisms with only=")
             sizes = dict(zip(self.about[name].axes, weights.shape))
             if any(sizes.get(axis, 1) > 1 for axis in _PLACES):
                 raise ValueError(f"the weights of {name!r} have positions, {tuple(weights.shape)}; draw them with "

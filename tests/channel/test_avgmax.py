@@ -1,0 +1,191 @@
+import time
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from attnlib import create, insert
+from attnlib.channel.avgmax import AvgMax
+from attnlib.channel.se import SE
+
+X = torch.randn(2, 32, 10, 14, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def with_biases(module: AvgMax) -> AvgMax:
+    """With biases that are not zero, as they are after training."""
+    for layer in (module.reduce, module.expand):
+        nn.init.normal_(layer.bias)
+    return module
+
+
+def theirs_from(ours: AvgMax, channels: int) -> nn.Module:
+    cbam = pytest.importorskip("timm.layers.cbam", reason="timm is not installed")
+    theirs = cbam.ChannelAttn(channels, rd_ratio=1 / ours.reduction, mlp_bias=ours.reduce.bias is not None)
+    theirs = theirs.to(ours.reduce.weight.dtype)
+    theirs.fc1.load_state_dict(ours.reduce.state_dict())
+    theirs.fc2.load_state_dict(ours.expand.state_dict())
+    return theirs
+
+
+@pytest.mark.parametrize("reduction", [16, 4])
+def test_equals_timm(reduction):
+    torch.manual_seed(0)
+    ours = with_biases(AvgMax(32, reduction).double())
+    torch.testing.assert_close(ours(X), theirs_from(ours, 32)(X), rtol=1e-14, atol=1e-14)
+
+
+def test_equals_timm_without_biases():
+    torch.manual_seed(0)
+    ours = AvgMax(32, bias=False).double()
+    torch.testing.assert_close(ours(X), theirs_from(ours, 32)(X), rtol=1e-14, atol=1e-14)
+
+
+def test_gradients_equal_timms():
+    torch.manual_seed(0)
+    ours = with_biases(AvgMax(32, 4).double())
+    x, y = X.clone().requires_grad_(), X.clone().requires_grad_()
+    ours(x).square().sum().backward()
+    theirs_from(ours, 32)(y).square().sum().backward()
+    torch.testing.assert_close(x.grad, y.grad, rtol=1e-12, atol=1e-12)
+
+
+def naive(module: AvgMax, x: torch.Tensor) -> torch.Tensor:
+    """The paper's equation, one number at a time."""
+    w1, b1 = module.reduce.weight[:, :, 0, 0], module.reduce.bias
+    w2, b2 = module.expand.weight[:, :, 0, 0], module.expand.bias
+    batch, channels, rows, columns = x.shape
+    y = torch.zeros_like(x)
+    for b in range(batch):
+        means, maxima = [], []
+        for c in range(channels):
+            values = [x[b, c, i, j] for i in range(rows) for j in range(columns)]
+            means.append(sum(values) / len(values))
+            maxima.append(max(values))
+        chosen = {"average": [means], "max": [maxima], "both": [means, maxima]}[module.pool]
+        score = [0.0] * channels
+        for z in chosen:
+            hidden = [max(0, sum(w1[h, c] * z[c] for c in range(channels)) + b1[h]) for h in range(len(w1))]
+            for c in range(channels):
+                score[c] = score[c] + sum(w2[c, h] * hidden[h] for h in range(len(w1))) + b2[c]
+        for c in range(channels):
+            y[b, c] = x[b, c] / (1 + torch.exp(-score[c]))
+    return y
+
+
+@pytest.mark.parametrize("pool", ["both", "average", "max"])
+def test_equals_the_naive_loop(pool):
+    torch.manual_seed(0)
+    module = with_biases(AvgMax(6, 2, pool=pool).double())
+    x = torch.randn(2, 6, 3, 4, dtype=torch.float64)
+    torch.testing.assert_close(module(x), naive(module, x), rtol=1e-12, atol=1e-12)
+
+
+def test_the_average_alone_is_squeeze_and_excitation():
+    torch.manual_seed(0)
+    ours, se = with_biases(AvgMax(32, pool="average").double()), SE(32).double()
+    se.load_state_dict(ours.state_dict())
+    assert torch.equal(ours(X), se(X))
+
+
+def test_the_maximum_alone_is_squeeze_and_excitation_with_its_max_squeeze():
+    torch.manual_seed(0)
+    ours, se = with_biases(AvgMax(32, pool="max").double()), SE(32, squeeze="max").double()
+    se.load_state_dict(ours.state_dict())
+    assert torch.equal(ours(X), se(X))
+
+
+def test_scores_of_both_are_the_sum_of_either():
+    torch.manual_seed(0)
+    both = with_biases(AvgMax(32, 4).double())
+    alone = {pool: AvgMax(32, 4, pool=pool).double() for pool in ("average", "max")}
+    for module in alone.values():
+        module.load_state_dict(both.state_dict())
+    scores = sum(module.attend(X).logit() for module in alone.values())
+    torch.testing.assert_close(both.attend(X).logit(), scores)
+
+
+@pytest.mark.parametrize("pool", ["both", "average", "max"])
+@pytest.mark.parametrize("channels, reduction, bias", [(256, 16, True), (256, 16, False), (64, 4, True), (48, 7, True)])
+def test_parameter_count(channels, reduction, bias, pool):
+    hidden = channels // reduction
+    expected = 2 * hidden * channels + (hidden + channels if bias else 0)
+    module = AvgMax(channels, reduction, bias=bias, pool=pool, normalize=True)
+    assert sum(p.numel() for p in module.parameters()) == expected
+
+
+def test_the_count_at_256_channels_is_cbams_without_its_spatial_gate():
+    # CBAM has 8,564 there; its 7×7 convolution of two maps, without bias, and its batch normalisation have 100.
+    assert sum(p.numel() for p in AvgMax(256).parameters()) == 8_564 - (7 * 7 * 2 + 2)
+
+
+def test_resnet50_has_as_many_parameters_as_with_cbam_less_its_spatial_gates():
+    network = torchvision.models.resnet50(weights=None)
+    insert(network, "avgmax", where="block")
+    assert sum(p.numel() for p in network.parameters()) == 28_089_624 - 16 * (7 * 7 * 2 + 2)
+
+
+def test_gates_are_open_half_way_when_nothing_stands_out():
+    # With zero biases, descriptors of zeros give sigmoid(0) everywhere.
+    gates = AvgMax(32).double().attend(torch.zeros_like(X))
+    assert torch.equal(gates, torch.full((2, 32, 1, 1), 0.5, dtype=torch.float64))
+
+
+def test_gates_do_not_know_where():
+    module = AvgMax(32).double()
+    torch.testing.assert_close(module.attend(X.roll((3, 5), (2, 3))), module.attend(X))
+    shuffled = X.flatten(2)[:, :, torch.randperm(140)].view_as(X)
+    torch.testing.assert_close(module.attend(shuffled), module.attend(X))
+
+
+def test_permuting_channels_with_the_weights_permutes_the_output():
+    torch.manual_seed(0)
+    module, order, twin = with_biases(AvgMax(32, 4).double()), torch.randperm(32), AvgMax(32, 4).double()
+    twin.load_state_dict({
+        "reduce.weight": module.reduce.weight[:, order], "reduce.bias": module.reduce.bias,
+        "expand.weight": module.expand.weight[order], "expand.bias": module.expand.bias[order],
+    })
+    torch.testing.assert_close(twin(X[:, order]), module(X)[:, order])
+
+
+def test_one_bright_pixel_moves_the_maximum_and_hardly_the_mean():
+    x = torch.zeros(1, 32, 50, 50)
+    x[0, 0, 7, 9] = 1.0
+    z = AvgMax(32).squeezed(x)
+    assert list(z) == ["average", "max"]
+    assert z["max"][0, 0] == 1 and z["average"][0, 0] == pytest.approx(1 / 2500)
+
+
+def test_normalising_standardises_means_and_maxima_each_by_themselves():
+    module = AvgMax(32, normalize=True).double()
+    batch = torch.randn(64, 32, 5, 3, dtype=torch.float64) * 3 + 1
+    for z in module.squeezed(batch).values():
+        torch.testing.assert_close(z.mean(0), torch.zeros_like(z[0]), atol=1e-12, rtol=0)
+        assert ((z.std(0, correction=0) - 1).abs() < 1e-3).all()
+    assert sum(p.numel() for p in module.parameters()) == sum(p.numel() for p in AvgMax(32).parameters())
+
+
+@pytest.mark.parametrize("options, says", [
+    ({"reduction": 33}, "between 1 and the 32 channels"), ({"reduction": 0}, "between 1 and"),
+    ({"pool": "mean"}, "pool is one of both, average, max"),
+])
+def test_bad_options_are_refused(options, says):
+    with pytest.raises(ValueError, match=says):
+        create("avgmax", 32, **options)
+
+
+def test_forward_is_as_fast_as_timms():
+    """Within 1.25 times of timm's block, both measured in turns so that a busy machine slows both alike."""
+    ours = AvgMax(256)
+    theirs = theirs_from(ours, 256)
+    x = torch.randn(8, 256, 56, 56)
+
+    def seconds(module: nn.Module) -> float:
+        start = time.perf_counter()
+        module(x)
+        return time.perf_counter() - start
+
+    with torch.no_grad():
+        pairs = [(seconds(ours), seconds(theirs)) for _ in range(30)][5:]
+    best = [min(times) for times in zip(*pairs)]
+    assert best[0] <= 1.25 * best[1], f"{best[0] * 1e3:.1f} ms against timm's {best[1] * 1e3:.1f} ms"
