@@ -12,6 +12,15 @@ from attnlib.channel.se import SE
 X = torch.randn(2, 32, 10, 14, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
+def timms(channels: int) -> nn.Module:
+    from timm.layers.cbam import ChannelAttn
+
+    return ChannelAttn(channels, rd_ratio=1 / 16, mlp_bias=True)
+
+
+BESIDE = {"timm": timms}  # what `make bench` measures the speed against
+
+
 def with_biases(module: AvgMax) -> AvgMax:
     """With biases that are not zero, as they are after training."""
     for layer in (module.reduce, module.expand):

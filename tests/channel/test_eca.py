@@ -12,6 +12,15 @@ X = torch.randn(2, 32, 10, 14, dtype=torch.float64, generator=torch.Generator().
 RESNET50 = 25_557_032
 
 
+def timms(channels: int) -> nn.Module:
+    from timm.layers import EcaModule
+
+    return EcaModule(channels)
+
+
+BESIDE = {"timm": timms}  # what `make bench` measures the speed against
+
+
 def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 

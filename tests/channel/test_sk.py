@@ -13,6 +13,16 @@ from attnlib.channel.sk import SK
 X = torch.randn(2, 64, 10, 14, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
+def timms_own(channels: int) -> nn.Module:
+    from timm.layers import SelectiveKernel
+
+    return SelectiveKernel(
+        channels, channels, groups=32, rd_ratio=1 / 16, rd_divisor=32, split_input=False)
+
+
+BESIDE = {"timm": timms_own}  # what `make bench` measures the speed against
+
+
 def lived(module: nn.Module, seed: int = 0) -> nn.Module:
     """The module in float64 and evaluation mode, with normalisations that do something."""
     rng = torch.Generator().manual_seed(seed)
