@@ -15,3 +15,33 @@ def ctrl_c_interrupts():
     """A shell starts jobs in the background with SIGINT ignored; the tests of Ctrl-C need it to interrupt."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def as_fast():
+    """``as_fast(ours, beside, x)``: `ours` is no slower than the modules that `beside` builds for x's channels.
+
+    `beside` is a test file's `BESIDE`. At most 1.25 times their time, forward, and forward with backward: in turns, by
+    the faster quarter of the rounds, in one thread. A machine that is busy gets four tries.
+    """
+    from attnlib import cost
+    from attnlib.train.session import one_thread
+
+    def check(ours, beside, x, *, most=1.25, tries=4, seconds=0.1):
+        try:
+            theirs = {label: make(x.shape[1]) for label, make in beside.items()}
+        except ModuleNotFoundError as missing:
+            pytest.skip(f"{missing.name} is not installed")
+        for backward in (False, True):
+            found = []
+            for _ in range(tries):
+                with one_thread():
+                    timed = cost.latencies({"": ours, **theirs}, x, backward=backward, seconds=seconds)
+                found.append({label: timed[""].low / timed[label].low for label in theirs})
+                if max(found[-1].values()) <= most:
+                    break
+            else:
+                what = "forward and backward" if backward else "forward"
+                pytest.fail(f"{what} takes at best {found} times as long")
+
+    return check

@@ -188,7 +188,7 @@ def opened(browser, lab: str, path: str):
         page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()  # in the status bar, once a kernel has answered
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-        page.wait_for_function(ALL_RAN, timeout=40_000)
+        page.wait_for_function(ALL_RAN, timeout=90_000)
         yield page, sent
         assert page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
         assert not outside

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from playwright.sync_api import expect
 from test_pages import violated
 from visit import DRAWN, NARROW, WIDE, too_wide, visit
 
@@ -39,7 +40,8 @@ def test_toggle_switches_by_click(page):
     before, after = page.get_by_label("The picture with attention off"), page.get_by_label("The picture with attention on")
     assert before.is_visible() and not after.is_visible()
     page.get_by_role("button", name="on", exact=True).click()
-    assert after.is_visible() and not before.is_visible()
+    expect(after).to_be_visible()
+    expect(before).to_be_hidden()
 
 
 def test_toggle_switches_by_keyboard_and_says_so(page):
@@ -48,38 +50,40 @@ def test_toggle_switches_by_keyboard_and_says_so(page):
     page.keyboard.press("Tab")
     assert on.evaluate("button => button === document.activeElement")
     page.keyboard.press("Enter")
-    assert page.get_by_label("The picture with attention on").is_visible()
-    assert [button.get_attribute("aria-pressed") for button in (off, on)] == ["false", "true"]
+    expect(page.get_by_label("The picture with attention on")).to_be_visible()
+    expect(off).to_have_attribute("aria-pressed", "false")
+    expect(on).to_have_attribute("aria-pressed", "true")
 
 
 def test_player_plays(page):
     page.get_by_role("button", name="Play").click()
-    page.get_by_text("step 2", exact=True).wait_for(state="visible", timeout=5_000)
+    # The last step, where it stops: it may go through the others too quickly to be seen.
+    expect(page.get_by_text("step 3", exact=True)).to_be_visible(timeout=10_000)
 
 
 def test_slider_moves_by_keyboard(page):
     handle = page.get_by_role("slider", name="Step")
     handle.focus()
     page.keyboard.press("ArrowRight")
-    assert page.get_by_text("step 1", exact=True).is_visible()
-    assert not page.get_by_text("step 0", exact=True).is_visible()
+    expect(page.get_by_text("step 1", exact=True)).to_be_visible()
+    expect(page.get_by_text("step 0", exact=True)).to_be_hidden()
 
 
 def test_menu_chooses(page):
     page.get_by_role("combobox", name="Layer").select_option(index=1)
-    assert page.get_by_text("layer two", exact=True).is_visible()
-    assert not page.get_by_text("layer one", exact=True).is_visible()
+    expect(page.get_by_text("layer two", exact=True)).to_be_visible()
+    expect(page.get_by_text("layer one", exact=True)).to_be_hidden()
 
 
 def test_tab_opens(page):
     page.get_by_role("tab", name="Right").click()
-    assert page.get_by_text("right", exact=True).is_visible()
+    expect(page.get_by_text("right", exact=True)).to_be_visible()
 
 
 def test_own_widget_answers(page):
     button = page.get_by_role("button", name="pressed 0 times")
     button.click()
-    assert page.get_by_role("button", name="pressed 1 times").is_visible()
+    expect(page.get_by_role("button", name="pressed 1 times")).to_be_visible()
 
 
 def test_maths_is_set_also_in_widgets(page):
@@ -98,6 +102,6 @@ def test_page_of_widgets_is_accessible_and_fits(browser, address, viewport, them
 def test_works_from_a_file(browser, machinery):
     with visit(browser, (machinery / "book" / "machinery.html").as_uri()) as (page, faults):
         page.get_by_role("button", name="on", exact=True).click()
-        assert page.get_by_label("The picture with attention on").is_visible()
+        expect(page.get_by_label("The picture with attention on")).to_be_visible()
         page.get_by_role("button", name="pressed 0 times").click()
     assert not faults
