@@ -221,7 +221,8 @@ class Comparison:
     def plot(self, ax=None, metric: str | None = None):
         """Forest plot: per arm its name and verdict, below them all differences and the interval; grey is ±delta.
 
-        Before ``holds`` stands *better*, before ``contradicted`` *worse*.
+        Where the interval excludes 0, *better* or *worse* stands before the verdict, with *by little* where the mean is
+        smaller than delta.
 
         Args:
             ax: matplotlib axes to draw into, at least as wide and high as the default: a new figure that fits a phone,
@@ -525,12 +526,19 @@ def _verdict(mean: float, low: float, high: float, delta: float) -> str:
 
 # --- the forest plot -------------------------------------------------------------------------------------------------
 
-# What a verdict means for an arm, for those who see nothing but the plot; in one piece where lines are broken.
-_IN_THE_PLOT = {HOLDS: f"better:\N{NO-BREAK SPACE}{HOLDS}", CONTRADICTED: f"worse:\N{NO-BREAK SPACE}{CONTRADICTED}"}
 # Inches: a line of text, and what the points and the interval need below the text.
 _LINE, _POINTS = 0.17, 0.4
 # Characters in a line of text. The letters of a browser's font may be a little wider than those drawn here.
 _CHARACTERS = 56
+
+
+def _in_the_plot(effect: Effect) -> str:
+    """The verdict, and what it means for an arm, for those who see nothing but the plot."""
+    surely = "better" if effect.low > 0 else "worse" if effect.high < 0 else ""
+    if effect.verdict == NO_DIFFERENCE or not surely:
+        return effect.verdict
+    little = ", but by little" if abs(effect.mean) < effect.delta else ""
+    return f"{surely}{little}:\N{NO-BREAK SPACE}{effect.verdict}"  # in one piece where lines are broken
 
 
 def _forest(effects: list[Effect], ax=None):
@@ -540,11 +548,11 @@ def _forest(effects: list[Effect], ax=None):
 
     if not effects:
         raise ValueError("there is nothing to compare: give compare a second arm")
-    told = [textwrap.fill(f"{effect.arm} — {_IN_THE_PLOT.get(effect.verdict, effect.verdict)}", _CHARACTERS)
+    told = [textwrap.fill(f"{effect.arm} — {_in_the_plot(effect)}", _CHARACTERS)
             for effect in effects]
-    label = f"{effects[0].metric} minus that of {effects[0].against} (grey: too small to matter)"
-    label = textwrap.fill(label, _CHARACTERS)
     delta, top = effects[0].delta, 0.0
+    label = f"{effects[0].metric} minus that of {effects[0].against} (grey: less than {delta:g}, too small to matter)"
+    label = textwrap.fill(label, _CHARACTERS)
     with style():
         if ax is None:
             rows = sum(_LINE * (text.count("\n") + 1) + _POINTS for text in told)

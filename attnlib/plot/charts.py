@@ -13,6 +13,8 @@ from attnlib.attention import Description
 from attnlib.plot.colours import COLOURS
 from attnlib.plot.figure import colour_bar, style, subplots
 
+# What the weights of a kind are called on an axis.
+_WORDS = {"gate": "gate", "softmax": "share"}
 # Up to this many weights are drawn as separate bars; more as one filled outline.
 _BARS = 32
 _RUNS = (
@@ -48,15 +50,19 @@ def gates(weights, about: Description | None = None, *, axis: str | None = None,
     widest = 4.8 if len(groups) <= 2 else 7.0
     width = min(widest, max(3.6, len(groups) * (1.2 + 0.06 * min(length, 24))) + 0.5)
     figure, axes = subplots(1, len(groups), width=width, height=2.6, sharey=True, squeeze=False)
+    told = {}
     for place, (name, profile) in zip(axes.flat, profiles.items()):
-        _bars(place, profile, sort)
+        told |= _bars(place, profile, sort)
         level = _neutral(about, profile.shape[1]) if neutral is None else neutral
         if level is not None:
-            place.axhline(level, color=COLOURS["neutral"], linewidth=1, linestyle=(0, (4, 2)))
+            line = place.axhline(level, color=COLOURS["neutral"], linewidth=1, linestyle=(0, (4, 2)))
+            told[f"no preference ({level:.2g})"] = line
         place.set_title(name)
         place.set_xlabel(_axis_name(about, axis) + (", largest first" if sort else ""))
-    axes.flat[0].set_ylabel("weight")
+    axes.flat[0].set_ylabel(_WORDS.get(about.kind if about else None, "weight"))
     _limit(axes.flat[0], about, profiles.values())
+    if told:
+        figure.legend(told.values(), told, loc="outside upper right", ncols=len(told), fontsize=9)
     return figure
 
 
@@ -215,7 +221,8 @@ def _neutral(about: Description | None, length: int) -> float | None:
     return 1 / length if len(about.sums_over) == 1 else None
 
 
-def _bars(place, profile: Tensor, sort: bool) -> None:
+def _bars(place, profile: Tensor, sort: bool) -> dict:
+    """Draw them, and the spread over the pictures where there are enough; what a legend should tell of it."""
     mean = profile.mean(0)
     order = mean.argsort(descending=True) if sort else torch.arange(len(mean))
     numbers = np.arange(1, len(mean) + 1)
@@ -223,18 +230,18 @@ def _bars(place, profile: Tensor, sort: bool) -> None:
         edges = np.arange(len(mean) + 1) + 0.5
         place.stairs(mean[order].numpy(), edges, fill=True, color=COLOURS["data"])
     else:
-        # Paler where a spread is drawn over it.
-        spread = len(profile) > 3
-        place.bar(numbers, mean[order].numpy(), color=COLOURS["data"], width=0.75, alpha=0.45 if spread else 1)
+        place.bar(numbers, mean[order].numpy(), color=COLOURS["data"], width=0.75)
+    told = {}
     if len(profile) > 3 and len(mean) <= _BARS:
         low, high = profile[:, order].quantile(torch.tensor([0.25, 0.75]), dim=0).numpy()
-        place.vlines(numbers, low, high, color=COLOURS["text"], linewidth=1.3)
+        told["middle half of the pictures"] = place.vlines(numbers, low, high, color=COLOURS["text"], linewidth=1.3)
     place.set_xlim(0.3, len(mean) + 0.7)
     locator = place.xaxis.get_major_locator()
     locator.set_params(integer=True)
     step = max(1, round(float(np.diff(locator()[:2]).sum())))
     # The first bar has its number, so that nobody has to guess where the count starts.
     place.set_xticks(numbers[::step] if step <= 2 else [1, *numbers[step - 1 :: step]])
+    return told
 
 
 def _limit(place, about: Description | None, profiles) -> None:

@@ -32,7 +32,7 @@ from attnlib.widgets.viewer import PIXELS_SHOWN, Viewer, evaluation, pack, pictu
 
 Shown = Literal["auto", "weights", "features"]
 Grid = tuple[int, int]
-SCALES = ("same for all", "this map alone")
+SCALES = ("same for all", "this map alone", "all of this choice")  # the last one for any picture, with and without
 # Noise reaches a little beyond 0–1 and is cut off; beyond this, pictures were normalised and are rescaled.
 _NEARLY = (-0.75, 1.75)
 
@@ -72,7 +72,8 @@ def maps(network: nn.Module, pictures, *, only: Only = None, labels: Sequence[st
         name, alt, caption: the accessible name, what is seen in sentences, and what is printed below.
         start: what is chosen first: ``layer``, ``picture`` and ``choice`` by name, ``at`` (row, column), ``blend`` from
             0, the picture alone, to 1, and ``scale``, one of `SCALES`: by default the second where there are queries,
-            as each of them has a map of its own.
+            as each of them has a map of its own, and the third for feature maps, whose channels differ in their
+            units: before and after, and all pictures, then share one.
 
     Raises:
         ValueError: no mechanism, or none that ran; pictures of another shape; positions that fit no grid; weights
@@ -83,10 +84,11 @@ def maps(network: nn.Module, pictures, *, only: Only = None, labels: Sequence[st
     names = _names(labels, len(images))
     layers = [_layer(seen, len(images), shown, grid) for seen in _seen(network, images, only)]
     titles = list(dict.fromkeys(layer.title for layer in layers))
+    own = 1 if any(layer.queries for layer in layers) else 2 * any(layer.features for layer in layers)
     data = {
         "pictures": _shown(images, originals, names),
         "panels": [{"name": "", "layers": [layer.packed() for layer in layers]}],
-        "start": _start(start, layers, names, layers, SCALES[any(layer.queries for layer in layers)]),
+        "start": _start(start, layers, names, layers, SCALES[own]),
         "ramps": ramps(),
     }
     sentences = [f"{_many(len(images), 'picture')} with weights over {'it' if len(images) == 1 else 'them'}.",

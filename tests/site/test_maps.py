@@ -140,6 +140,30 @@ def test_blend_goes_from_picture_to_map(page):
     expect(view.stages.locator("div")).to_have_css("filter", "grayscale(0)")
 
 
+def test_the_picture_keeps_its_colours_beside_the_map(page):
+    plain = View(page, 1).root.locator(".attn-plain")
+    expect(plain).to_have_css("filter", "none")
+    first = plain.evaluate("plain => plain.style.backgroundImage")
+    assert first.startswith('url("data:image/')
+    View(page, 1).root.get_by_role("combobox", name="picture").select_option("second")
+    assert plain.evaluate("plain => plain.style.backgroundImage") != first
+
+
+def test_scale_of_a_channel_is_that_of_all_pictures_and_states(page):
+    """On and off, and another picture, are drawn by the same colours, so that a closed gate is seen."""
+    view = View(page, 1)
+    ends = view.root.locator(".attn-ramp span")
+    chosen = view.root.get_by_role("combobox", name="scale").locator("option:checked")
+    expect(chosen).to_have_text("all of this channel")
+    before = ends.all_inner_texts()
+    view.root.get_by_role("combobox", name="picture").select_option("second")
+    assert ends.all_inner_texts() == before
+    page.get_by_role("button", name="off", exact=True).click()
+    assert ends.all_inner_texts() == before
+    view.root.get_by_role("slider", name=re.compile("^channel")).press("ArrowRight")
+    assert ends.all_inner_texts() != before
+
+
 def test_scale_is_shared_or_the_maps_own(page):
     view = View(page, 0)
     ends = view.root.locator(".attn-ramp span")
@@ -229,7 +253,8 @@ def test_viewers_are_accessible_and_fit(browser, address, viewport, theme):
         assert not too_wide(page)
         boxes = [stage.bounding_box() for stage in page.locator(".attn-stage").all()]
         assert all(box["width"] <= 320 and box["width"] == pytest.approx(box["height"], abs=1) for box in boxes)
-        assert boxes[2]["y"] == boxes[3]["y"]  # two in a row also on a phone
+        plain = page.locator(".attn-plain").nth(2).bounding_box()
+        assert plain["y"] == boxes[2]["y"] and boxes[3]["y"] == boxes[4]["y"]  # two in a row also on a phone
         small = page.locator(".attn-viewer :is(select, input)").evaluate_all(
             "all => all.filter(one => one.getBoundingClientRect().height < 44).map(one => one.outerHTML)")
         assert not small

@@ -1,6 +1,6 @@
 // Weights over pictures, in one panel or in several that share the pointer, the query, the choice and the picture.
 
-const SCALES = ["same for all", "this map alone"];
+const SCALES = ["same for all", "this map alone", "all of this "];
 const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 // What is too little to be told from nothing, by the bytes, is nothing.
 const number = (value, most = 0) => (abs(value) <= most / 1000 ? "0" : short(value).replace(/-/g, "−"));
@@ -78,11 +78,16 @@ const render = async ({ model, el: root }) => {
   const data = model.get("data"), { controls, body, readout, say } = frame(root, model);
   const view = { ...data.start, pointer: null };
   // Of the layers shown: the one with most choices names them, the finest grid gives the steps, and whether any asks.
-  let panels = [], lead, grid, finest, asks, chooser;
+  let panels = [], lead, grid, finest, asks, chooser, plain;
 
   const choiceIn = ({ choices }) => clamp(view.choice, 0, max(0, choices.length - 1));
+  const queryIn = ({ queries }) => (queries ? indexAt(queries, view.at) : 0);
   const mapOf = (layer, state = model.get("state")) =>
-    layer.map(state, view.picture, choiceIn(layer), layer.queries ? indexAt(layer.queries, view.at) : 0);
+    layer.map(state, view.picture, choiceIn(layer), queryIn(layer));
+
+  // All that the layer's present choice can show from here: any picture, in any state.
+  const related = (layer) => data.pictures.names.flatMap((_, picture) => layer.states.map((_, state) =>
+    layer.map(state, picture, choiceIn(layer), queryIn(layer))));
 
   const valueOf = (layer) => {
     const { values, low, high } = mapOf(layer), at = indexAt(layer.grid, view.pointer ?? view.at);
@@ -119,9 +124,10 @@ const render = async ({ model, el: root }) => {
   };
   const show = () => {
     const shared = limits(panels.map(({ layer }) => layer));
+    plain.style.backgroundImage = `url(${data.pictures.uris[view.picture]})`;
     for (const { layer, draw } of panels) {
       const map = mapOf(layer);
-      draw(view, layer, map, view.scale ? limits([map]) : shared);
+      draw(view, layer, map, [() => shared, () => limits([map]), () => limits(related(layer))][view.scale]());
     }
     point();
   };
@@ -174,14 +180,17 @@ const render = async ({ model, el: root }) => {
 
   panels = await Promise.all(data.panels.map(async (panel) =>
     panelOf(panel, await Promise.all(panel.layers.map(opened)), data, listeners)));
-  const style = `--panels:${panels.length}`;
-  body.append(el("div", { class: "attn-panels", style }, ...panels.map((panel) => panel.root)));
-  const { names } = data.pictures, layers = panels[0].layers.map(({ name }) => name);
+  // The picture itself comes first, as the maps take its colours away. Strips stand one below the other.
+  const { names, size, hard } = data.pictures, strips = size[1] > 2 * size[0];
+  plain = el("div", { class: `attn-plain ${hard ? "attn-hard" : ""}`, style: `aspect-ratio:${size[1]}/${size[0]}` });
+  body.append(el("div", { class: `attn-panels ${strips ? "attn-strips" : ""}`, style: `--panels:${panels.length + 1}` },
+    el("div", {}, el("b", {}, panels[1] ? "picture" : ""), plain), ...panels.map((panel) => panel.root)));
+  const layers = panels[0].layers.map(({ name }) => name);
   if (names.length > 1) controls.append(menu("picture", names, view.picture, (picture) => set({ picture })));
   if (layers.length > 1) controls.append(menu("layer", layers, view.layer, turn));
   readout.after(el("div", { class: "attn-controls" },
     range("blend", { value: view.blend, told: (share) => `${percent(share)} map` }, (blend) => set({ blend })),
-    menu("scale", SCALES, view.scale, (scale) => set({ scale }))));
+    menu("scale", SCALES.map((scale) => scale.replace(/ $/, ` ${panels[0].layers[0].axis || "map"}`)), view.scale, (scale) => set({ scale }))));
   turn(view.layer);
   model.on("change:state", show);
   return () => model.off("change:state", show);
