@@ -96,6 +96,10 @@ class Tap(nn.Module):
 class Attention(nn.Module):
     """Base of every mechanism. A subclass writes `attend` and `use`, and says what it is in `about`.
 
+    A network that `torch.compile` takes in one graph may hold any number of mechanisms. Where they are compiled one by
+    one, or the graph breaks between them, they share the code of `forward`, of which PyTorch keeps eight versions, and
+    every class needs at least one: for more than eight, raise ``torch._dynamo.config.recompile_limit``.
+
     Args:
         channels: channel count C of the feature maps it will see; None where the mechanism does not care.
     """

@@ -373,6 +373,39 @@ def test_snapshots_keep_weights_as_they_form():
     assert torch.equal(weights["1"], last)
 
 
+def test_a_run_says_where_the_positions_of_its_weights_lie(tmp_path):
+    layers = nn.Conv2d(2, 8, 3, padding=1), Gate(8), nn.MaxPool2d(2), Gate(8), nn.Flatten(), nn.Linear(8 * 12, 3)
+    model = nn.Sequential(*layers)
+    seen = pictures(4, seed=2).images
+    run = quick(model, record=seen)
+    assert run.fields == {"1": (6, 8), "3": (3, 4)} and not any(part._forward_pre_hooks for part in model.modules())
+    run.save(tmp_path / "run.pt")
+    back = Run.load(tmp_path / "run.pt")
+    assert back.fields == run.fields == quick(model, steps=30, record=seen, resume=back).fields
+    assert quick(network()).fields == quick(network(), record=lambda model: 1.0).fields == {}
+
+
+def test_a_run_that_was_saved_before_runs_said_so_is_read(tmp_path):
+    quick(network()).save(tmp_path / "run.pt")
+    content = torch.load(tmp_path / "run.pt", weights_only=True)
+    del content["fields"]
+    torch.save(content, tmp_path / "old.pt")
+    assert Run.load(tmp_path / "old.pt").fields == {}
+
+
+def test_looking_at_a_compiled_network_compiles_nothing_for_the_fields():
+    torch.compiler.reset()
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    model = nn.Sequential(nn.Conv2d(2, 8, 3, padding=1), Gate(8), nn.Flatten(), nn.Linear(8 * 48, 3)).eval()
+    compiled = torch.compile(model, backend=backend)
+    assert steps.fields(compiled, torch.rand(2, 2, 6, 8)) == {"_orig_mod.1": (6, 8)} and graphs == []
+
+
 def test_snapshots_by_a_function_that_sees_the_model_in_evaluation_mode():
     run = quick(network(), every=10, record=lambda model: (model.training, torch.is_grad_enabled()))
     assert run.snapshots == [(0, (False, False)), (10, (False, False)), (20, (False, False))]

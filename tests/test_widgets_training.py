@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from attnlib import create, fit
+from attnlib.attention import Attention, Description
 from attnlib.channel.se import SE
 from attnlib.train import Run
 from attnlib.widgets.training import Training, training
@@ -122,11 +123,61 @@ def test_maps_have_a_control_for_every_other_axis():
 
 @pytest.mark.parametrize("shape, is_map, size, choose", [
     ((2, 5), None, [5], []), ((2, 5, 1, 1), None, [5], []), ((2, 1, 4, 6), "map", [4, 6], []),
-    ((2, 9, 9), "map", [3, 3], [["query", 9]]), ((2, 6, 6), None, [6], [["query", 6]]), ((2, 1, 1, 1), None, [1], []),
+    ((2, 9, 9), None, [9], [["query", 9]]), ((2, 6, 6), None, [6], [["query", 6]]), ((2, 1, 1, 1), None, [1], []),
 ])
 def test_shape_tells_what_is_drawn(shape, is_map, size, choose):
     (layer,) = training(run([5], weights([5], *shape))).data["layers"]
     assert (layer["map"], layer["size"], layer["choose"]) == (is_map, size, choose)
+
+
+def over_keys(count, fields=()):
+    """A run with maps of `count` keys for one query, as a mechanism of positions leaves them."""
+    made = torch.linspace(0, 1, count).expand(1, count, count)
+    recorded = run([5], [(5, {"first": made, "last": made})])
+    recorded.fields.update(fields)
+    return recorded
+
+
+def test_keys_lie_as_they_did_when_fit_recorded_them():
+    shown = training(over_keys(24, {"first": (4, 6), "last": (3, 8)}))
+    assert [(layer["map"], layer["size"], layer["axis"]) for layer in shown.data["layers"]] == [
+        ("map", [4, 6], "key"), ("map", [3, 8], "key")]
+    assert "unknown" not in shown.alt
+
+
+@pytest.mark.parametrize("fields", [{}, {"first": (5, 5)}, {"last": (4, 4)}])
+def test_keys_of_an_unknown_grid_stand_in_a_row_and_this_is_said(fields):
+    # 16 is a square, which says nothing: they could be 2 rows of 8.
+    shown = training(over_keys(16, fields), only="first")
+    (layer,) = shown.data["layers"]
+    assert (layer["map"], layer["size"], layer["axis"]) == (None, [16], "key (grid unknown)")
+    assert shown.alt.endswith("Its 16 positions stand in a row, as their grid is unknown.")
+
+
+def test_a_grid_can_be_given():
+    fields = {"first": (4, 4), "last": (4, 4)}
+    assert [layer["size"] for layer in training(over_keys(16, fields), grid=(2, 8)).data["layers"]] == [[2, 8]] * 2
+    with pytest.raises(ValueError, match="no weights were recorded of 15 positions, 3 rows of 5"):
+        training(over_keys(16, fields), grid=(3, 5))
+
+
+def test_what_fit_records_of_positions_is_drawn_as_they_lie():
+    class Where(Attention):
+        about = Description(title="w", paper="", cite="", axes=("batch", "key"), shape=("B", "N"), kind="softmax",
+                            sums_over=("key",))
+
+        def attend(self, x):
+            return x.mean(1).flatten(1).softmax(1)
+
+        def use(self, x, weights):
+            return x * weights.view_as(x[:, :1])
+
+    model = network(Where())
+    run = fit(model, (IMAGES, LABELS), steps=2, batch=8, progress=False, record=IMAGES[:2])
+    (layer,) = training(run, network=model).data["layers"]
+    assert (layer["map"], layer["size"]) == ("map", [5, 7])
+    recorded = run.snapshots[-1][1]["1"]
+    assert np.abs(unpacked(layer["values"])[-1] - recorded.numpy()).max() <= np.ptp(recorded.numpy()) / 255 + 1e-6
 
 
 def test_axes_are_asked_of_the_network():
@@ -137,7 +188,7 @@ def test_axes_are_asked_of_the_network():
     snapshots = [(5, {"1": torch.arange(30.0).reshape(1, 5, 6) / 30})]
     (guessed,) = training(run([5], snapshots)).data["layers"]
     (asked,) = training(run([5], snapshots), network=network(Rows(4, reduction=2))).data["layers"]
-    assert (guessed["choose"], guessed["axis"]) == ([["query", 5]], "key")
+    assert (guessed["choose"], guessed["axis"]) == ([["query", 5]], "key (grid unknown)")
     assert (asked["choose"], asked["axis"], asked["limits"]) == ([["head", 5]], "channel", [-1.0, 3.0])
 
 

@@ -9,13 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnlib.attention import Attention, Description
+from attnlib.channel.se import SQUEEZES, bottleneck
 from attnlib.registry import register
 
-POOLS = {
-    "average": lambda x: x.mean((2, 3), keepdim=True),
-    # Several times faster forward than AdaptiveMaxPool2d; slower backward, as the gradient looks for shared maxima.
-    "max": lambda x: x.amax((2, 3), keepdim=True),
-}
+POOLS = {"average": SQUEEZES["avg"], "max": SQUEEZES["max"]}
 
 
 @register("avgmax")
@@ -36,8 +33,8 @@ class AvgMax(Attention):
 
     The paper's formula has no biases; the authors' code has them, and so does the default here. The linear maps start
     from He's normal distribution, as in `attnlib.channel.se`; the paper does not say how, and the authors' code leaves
-    it to PyTorch. Where several pixels share a maximum, `amax` divides the gradient among them; the authors' max
-    pooling gives it to one.
+    it to PyTorch. Where several pixels share a maximum, the authors' max pooling gives the gradient to one of them.
+    Here that is so on a CPU; elsewhere it is divided among them (`attnlib.channel.se.maximum`).
 
     Args:
         channels: C, channels of the input.
@@ -75,8 +72,6 @@ class AvgMax(Attention):
         normalize: bool = False,
     ) -> None:
         super().__init__(channels)
-        if not 1 <= reduction <= channels:
-            raise ValueError(f"AvgMax's reduction must lie between 1 and the {channels} channels, not {reduction}")
         if pool not in ("both", *POOLS):
             raise ValueError(f"AvgMax's pool is one of both, {', '.join(POOLS)}, not {pool!r}")
         self.reduction = reduction
@@ -85,13 +80,7 @@ class AvgMax(Attention):
         self.standardize = nn.ModuleDict({
             name: nn.BatchNorm2d(channels, affine=False) if normalize else nn.Identity() for name in pools
         })
-        hidden = int(channels // reduction)
-        self.reduce = nn.Conv2d(channels, hidden, 1, bias=bias)
-        self.expand = nn.Conv2d(hidden, channels, 1, bias=bias)
-        for layer in (self.reduce, self.expand):
-            nn.init.kaiming_normal_(layer.weight)
-            if bias:
-                nn.init.zeros_(layer.bias)
+        self.reduce, self.expand = bottleneck("AvgMax", channels, reduction, bias)
 
     def squeezed(self, x: Tensor) -> dict[str, Tensor]:
         """The descriptors, each (B, C, 1, 1), by the name of their pooling."""

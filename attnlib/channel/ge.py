@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnlib.attention import Attention, Description
+from attnlib.channel.se import bottleneck
 from attnlib.registry import register
 
 GATHERS = ("average", "conv")
@@ -98,8 +99,6 @@ class GE(Attention):
                 raise ValueError(f"GE's {word} is one of {', '.join(known)}, not {value!r}")
         if extent != "global" and not _is_power_of_two(extent):
             raise ValueError(f"GE's extent is a power of two from 2 on, or 'global', not {extent!r}")
-        if excite == "subnetwork" and not 1 <= reduction <= channels:
-            raise ValueError(f"GE's reduction must lie between 1 and the {channels} channels, not {reduction}")
         self.extent = extent
         self.size = _checked_size(size, needed=gather == "conv" and extent == "global")
         self.gather = Average(extent) if gather == "average" else _convolutions(channels, extent, self.size)
@@ -187,9 +186,5 @@ def _convolutions(channels: int, extent: int | Literal["global"], size: tuple[in
 
 def _subnetwork(channels: int, reduction: float, relu: bool) -> nn.Sequential:
     """Two 1×1 convolutions, down to C/r channels and up again."""
-    hidden = int(channels // reduction)
-    down, up = nn.Conv2d(channels, hidden, 1), nn.Conv2d(hidden, channels, 1)
-    for layer in (down, up):
-        nn.init.kaiming_normal_(layer.weight)
-        nn.init.zeros_(layer.bias)
+    down, up = bottleneck("GE", channels, reduction)
     return nn.Sequential(*[nn.ReLU()] * relu, down, nn.ReLU(), up)

@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from attnlib.train.checks import Data, check_labels, check_resumed, positive, share, to_device, whole
 from attnlib.train.run import DivergedError, Run, Scores
 from attnlib.train.session import (
-    WORTH_SHARING, Display, Interrupt, generators, kept_memory, one_thread, own_rng, pick_device, tried_kernels,
+    WORTH_SHARING, Display, Interrupt, evaluation, generators, kept_memory, one_thread, own_rng, pick_device,
+    tried_kernels,
 )
 from attnlib.train.steps import (
-    Augment, Batches, Loss, Step, make_optimizer, make_step, one_cycle, pick_precision, probe,
+    Augment, Batches, Loss, Step, fields, make_optimizer, make_step, one_cycle, pick_precision, probe,
 )
 
 # A loss that is no number is noticed within this many steps, and the history has this many rows by default.
@@ -157,18 +158,13 @@ def evaluate(
     """
     device = pick_device(device)
     images, labels = to_device(data, "test", device)
-    modes = {module: module.training for module in model.modules()}
     if loss is None:
         loss, accuracy = F.cross_entropy, accuracy or _share_correct
-    try:
-        with _borrowed(model, device, 0), kept_memory(device):
-            return _scores(model.eval(), images, labels, loss, accuracy)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    # The modes are put back last: a model that was borrowed comes back in evaluation mode.
+    with evaluation(model), _borrowed(model, device, 0), kept_memory(device):
+        return _scores(model, images, labels, loss, accuracy)
 
 
-@torch.no_grad()
 def _scores(model, images: Tensor, labels: Tensor, loss: Loss, accuracy: Loss | None) -> Scores:
     """Means over all pictures, a batch at a time, in the precision of the weights."""
     size = _TEST_BATCH.get(images.device.type, 256)
@@ -223,6 +219,7 @@ class _Training:
         self.count = self.counted = 0  # steps taken; of these, in a row of the history
         self.rows: list[dict[str, float]] = []
         self.snapshots: list[tuple[int, Any]] = []
+        self.fields: dict[str, tuple[int, int]] = {}
         self.notes: list[str] = []
         self.good = self._weights()
 
@@ -270,7 +267,7 @@ class _Training:
             "step": self.count, "seconds": self.budget.elapsed(),
         }
         notes = [*self.notes, *self.step.notes]
-        return Run(pandas.DataFrame(self.rows), self.snapshots, notes, not self.over, self.settings, state)
+        return Run(pandas.DataFrame(self.rows), self.snapshots, notes, not self.over, self.settings, state, self.fields)
 
     def resume(self, run: Run) -> None:
         """Go on where `run` ended."""
@@ -286,6 +283,7 @@ class _Training:
         self.budget.spent = run.state["seconds"]
         self.done = self.budget.done(self.count)
         self.rows, self.snapshots = run.history.to_dict("records"), list(run.snapshots)
+        self.fields = dict(run.fields)
         self.good = self._weights()
 
     def _row(self, rate: float, last: bool = False) -> None:
@@ -329,8 +327,10 @@ class _Training:
             if isinstance(self.record, Tensor):
                 from attnlib.observe import record
 
+                pictures = self.record.to(self.device)
+                self.fields = self.fields if self.snapshots else fields(self.model, pictures)
                 with record(self.model) as weights:
-                    self.model(self.record.to(self.device))
+                    self.model(pictures)
                 value = {name: tensor.cpu() for name, tensor in weights.items()}
             else:
                 value = self.record(self.model)
@@ -339,10 +339,8 @@ class _Training:
     @contextlib.contextmanager
     def _looking(self):
         """Evaluation mode, no gradients, and random numbers that the training does not miss."""
-        self.model.eval()
-        with torch.no_grad(), own_rng(self.device, 0):
+        with evaluation(self.model), own_rng(self.device, 0):
             yield
-        self.model.train()
 
     def _weights(self) -> dict[str, Any]:
         return _moved(self.model.state_dict(), self.device)

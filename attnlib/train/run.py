@@ -36,6 +36,7 @@ class Run:
         interrupted: whether the training was stopped before its budget was used up.
         settings: the arguments that fix the course of the training.
         state: weights, optimizer, and random numbers after the last step, on the CPU.
+        fields: by its name, rows and columns of the feature map that each mechanism saw when its weights were recorded.
     """
 
     history: Any
@@ -44,6 +45,7 @@ class Run:
     interrupted: bool
     settings: dict[str, Any]
     state: dict[str, Any]
+    fields: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
     @property
     def steps(self) -> int:

@@ -6,11 +6,13 @@ import contextlib
 import math
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attnlib.attention import attentions
 from attnlib.train.session import own_rng
 
 Augment = Callable[[Tensor], Tensor]
@@ -326,3 +328,23 @@ def probe(model: nn.Module, images: Tensor):
         for handle in handles:
             handle.remove()
     return outputs, total / len(images)
+
+
+def fields(model: nn.Module, pictures: Tensor) -> dict[str, tuple[int, int]]:
+    """Rows and columns of the feature map that each mechanism in `model` sees, by its name; found in one pass."""
+    seen: dict[str, tuple[int, int]] = {}
+
+    def note(name: str):
+        def before(_, inputs: tuple[Any, ...]) -> None:
+            if inputs and isinstance(inputs[0], Tensor) and inputs[0].dim() == 4:
+                seen[name] = tuple(inputs[0].shape[2:])
+
+        return before
+
+    with contextlib.ExitStack() as stack:
+        # A compiled network would be compiled once more for these hooks.
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        for name, attention in attentions(model).items():
+            stack.callback(attention.register_forward_pre_hook(note(name)).remove)
+        model(pictures)
+    return seen

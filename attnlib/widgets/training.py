@@ -15,8 +15,12 @@ from attnlib.attention import Description, attentions
 from attnlib.train import Run
 from attnlib.widgets.viewer import Viewer, pack, ramps
 
+Grid = tuple[int, int]
 # Rows of a history that are shown; of more, as many, evenly chosen.
 MOST_ROWS = 200
+# Axes that hold the positions of a map, flattened row by row.
+_POSITIONS = ("key", "query", "position")
+_UNKNOWN = " (grid unknown)"
 # What the axes of weights after the first most likely are, where no mechanism says.
 _GUESSES = {
     1: ("channel",), 2: ("query", "key"), 3: ("channel", "row", "column"), 4: ("head", "query", "row", "column"),
@@ -25,8 +29,8 @@ _GUESSES = {
 
 def training(
     runs: Run | Mapping[str, Run], *, labels: Sequence[str] | None = None, only: str | Sequence[str] | None = None,
-    start: int | None = None, network: nn.Module | None = None, name: str | None = None, alt: str | None = None,
-    caption: str | None = None,
+    start: int | None = None, network: nn.Module | None = None, grid: Grid | None = None, name: str | None = None,
+    alt: str | None = None, caption: str | None = None,
 ) -> Training:
     """Curves of loss and accuracy that can be walked through, and beneath them the weights at the chosen step. ::
 
@@ -45,13 +49,15 @@ def training(
         start: the step shown at first, or the nearest before it; the last by default.
         network: where the recorded mechanisms are looked up, to learn what the axes of their weights mean. Without it
             (B, C) and (B, C, 1, 1) are taken as channels, (B, C, H, W) as maps, (B, N, N) as a query's map of keys.
-            Keys and positions on one axis are drawn as a map where their number is a square, as bars otherwise.
+        grid: rows and columns of positions that lie on one axis, row by row. By default those of the feature map that
+            the mechanism saw, which `fit` notes in `Run.fields`; where these do not fit, the positions are drawn as
+            bars in a row, and the figure says that their grid is unknown.
         name, alt, caption: as for every viewer; name and alt are made from the data by default.
 
     Raises:
         TypeError: something that is no `Run`.
         ValueError: no run, a run without history, values that are not finite, fewer labels than pictures, nothing that
-            matches `only`, or more than a viewer may weigh.
+            matches `only`, a grid that no weights fit, or more than a viewer may weigh.
     """
     named = dict(runs) if isinstance(runs, Mapping) else {"": runs}
     if not named:
@@ -61,7 +67,9 @@ def training(
     told = [_curves(str(label), run) for label, run in named.items()]
     layers, ignored = _all_layers(named, only)
     about = {} if network is None else {path: module.describe() for path, module in attentions(network).items()}
-    shown = [_layer(layer, about.get(layer.name)) for layer in layers]
+    shown = [_layer(layer, about.get(layer.name), grid) for layer in layers]
+    if grid is not None and not any(layer["map"] and layer["size"] == list(grid) for layer in shown):
+        raise ValueError(f"no weights were recorded of {math.prod(grid)} positions, {grid[0]} rows of {grid[1]}")
     _title(told, shown)
     pictures = min((layer.values.shape[1] for layer in layers), default=0)
     steps = sorted({step for curve in told for step in curve["steps"]} | {s for layer in layers for s in layer.steps})
@@ -73,7 +81,7 @@ def training(
     if any(layer["map"] for layer in shown):
         data["ramps"] = ramps()
     name = name or "Training: " + (" and ".join(named) if any(named) else "loss and accuracy step by step")
-    return Training(data, name=name, alt=alt or _in_words(told, layers, pictures, ignored), caption=caption)
+    return Training(data, name=name, alt=alt or _in_words(told, layers, shown, pictures, ignored), caption=caption)
 
 
 class Training(Viewer):
@@ -83,12 +91,15 @@ class Training(Viewer):
 
 
 class _Layer(NamedTuple):
-    """Recorded weights of one mechanism: which run, its name, the steps, and values (steps, pictures, ...)."""
+    """Recorded weights of one mechanism: which run, its name, the steps, values (steps, pictures, ...), and its input's
+    rows and columns where they are known.
+    """
 
     run: int
     name: str
     steps: list[int]
     values: Tensor
+    field: Grid | None
 
 
 def _curves(name: str, run: Run) -> dict[str, Any]:
@@ -153,7 +164,7 @@ def _all_layers(runs: Mapping[str, Run], only: str | Sequence[str] | None) -> tu
     """Recorded weights of all runs, and the names of runs and values whose snapshots are something else."""
     layers, ignored = [], []
     for number, (owner, run) in enumerate(runs.items()):
-        found, left_out = _layers(number, str(owner), run.snapshots)
+        found, left_out = _layers(number, str(owner), run)
         layers += found
         ignored += left_out
     if only is not None:
@@ -166,19 +177,19 @@ def _all_layers(runs: Mapping[str, Run], only: str | Sequence[str] | None) -> tu
     return layers, ignored
 
 
-def _layers(number: int, owner: str, snapshots: Sequence[tuple[int, Any]]) -> tuple[list[_Layer], list[str]]:
-    if not snapshots:
+def _layers(number: int, owner: str, run: Run) -> tuple[list[_Layer], list[str]]:
+    if not run.snapshots:
         return [], []
-    values = [value for _, value in snapshots]
+    values = [value for _, value in run.snapshots]
     if not all(isinstance(value, Mapping) for value in values):
         return [], [owner or "the run"]
-    steps = [int(step) for step, _ in snapshots]
+    steps = [int(step) for step, _ in run.snapshots]
     found, ignored = [], []
     for name in values[0]:
         series = [value.get(name) for value in values]
         if _same_shape(series):
             stacked = torch.stack([item.detach().cpu().float() for item in series])
-            found.append(_Layer(number, str(name), steps, stacked))
+            found.append(_Layer(number, str(name), steps, stacked, run.fields.get(name)))
         else:
             ignored.append(str(name))
     return found, ignored
@@ -191,7 +202,7 @@ def _same_shape(series: Sequence[Any]) -> bool:
     return series[0].numel() > 0 and all(item.shape == series[0].shape for item in series)
 
 
-def _layer(layer: _Layer, about: Description | None) -> dict[str, Any]:
+def _layer(layer: _Layer, about: Description | None, grid: Grid | None) -> dict[str, Any]:
     """The weights for the browser: (steps, pictures, what is chosen ..., what is drawn), a byte each."""
     if not layer.values.isfinite().all():
         raise ValueError(f"the weights of {layer.name!r} hold values that are no finite numbers")
@@ -202,13 +213,15 @@ def _layer(layer: _Layer, about: Description | None) -> dict[str, Any]:
     choosers = [place for place in range(len(sizes)) if place not in drawn and sizes[place] > 1]
     order = [0, 1, *(2 + place for place in range(len(sizes)) if place not in (*drawn, *choosers))]
     values = layer.values.permute(*order, *(2 + place for place in (*choosers, *drawn)))
-    is_map, shape = len(drawn) == 2, [sizes[place] for place in drawn]
-    if not is_map and names[drawn[0]] in ("key", "position") and (side := math.isqrt(shape[0])) ** 2 == shape[0] > 1:
-        is_map, shape = True, [side, side]
+    axis, shape = names[drawn[0]], [sizes[place] for place in drawn]
+    if len(shape) == 1 and axis in _POSITIONS and shape[0] > 1:
+        known = next((lie for lie in (grid, layer.field) if lie is not None and math.prod(lie) == shape[0]), None)
+        axis, shape = (axis, list(known)) if known else (f"{axis}{_UNKNOWN}", shape)
+    is_map = len(shape) == 2
     return {
         "run": layer.run, "title": layer.name, "steps": layer.steps, "size": shape,
         "map": ("signed" if layer.values.min() < 0 else "map") if is_map else None,
-        "axis": names[drawn[0]], "choose": [[names[place], sizes[place]] for place in choosers],
+        "axis": axis, "choose": [[names[place], sizes[place]] for place in choosers],
         "limits": _limits(values, about if fits else None, is_map), "values": pack(values.numpy()),
     }
 
@@ -243,17 +256,20 @@ def _picture_names(labels: Sequence[str] | None, pictures: int) -> list[str]:
     return [str(label) for label in labels[:pictures]]
 
 
-def _in_words(runs: list[dict[str, Any]], layers: list[_Layer], pictures: int, ignored: list[str]) -> str:
+def _in_words(runs: list[dict[str, Any]], layers: list[_Layer], shown: list[dict[str, Any]], pictures: int,
+              ignored: list[str]) -> str:
     """What the curves and the weights show: first, last and best."""
     sentences = []
     for run in runs:
         which = "test" if run["tested"] else "training"
         sentences.append(f"{run['name'] + ', ' if run['name'] else ''}{which}: {_course(run, 'loss', min)}"
                          + (f"; {_course(run, 'accuracy', max)}" if "accuracy" in run else "") + ".")
-    for layer in layers:
+    for layer, drawn in zip(layers, shown):
         first, last = (f"between {ends.min():.2f} and {ends.max():.2f}" for ends in (layer.values[0], layer.values[-1]))
         sentences.append(f"Weights of {layer.name} for {pictures} picture{'s'[:pictures != 1]}: "
                          f"at step {layer.steps[0]} {first}, at step {layer.steps[-1]} {last}.")
+        if drawn["axis"].endswith(_UNKNOWN):
+            sentences.append(f"Its {drawn['size'][0]} positions stand in a row, as their grid is unknown.")
     if ignored:
         sentences.append(f"Not shown, because they are no attention weights: snapshots of {', '.join(ignored)}.")
     return " ".join(sentences)

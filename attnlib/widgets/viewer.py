@@ -7,7 +7,6 @@ part first; it asks nothing of any other place.
 from __future__ import annotations
 
 import base64
-import contextlib
 import functools
 import io
 import re
@@ -16,12 +15,11 @@ from typing import Any, ClassVar
 
 import anywidget
 import numpy as np
-import torch
 import traitlets
-from torch import nn
 
 from attnlib.plot.colours import COLOURS, DARK
 from attnlib.plot.figure import check_alt
+from attnlib.train.session import evaluation as evaluation  # what every viewer does to a network
 from attnlib.widgets.states import state_bytes
 
 # What one viewer may add to a page.
@@ -118,19 +116,6 @@ class Viewer(Scripted):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"
-
-
-@contextlib.contextmanager
-def evaluation(network: nn.Module):
-    """The network in evaluation mode and without gradients; afterwards as it was."""
-    modes = {module: module.training for module in network.modules()}
-    try:
-        with torch.no_grad():
-            network.eval()
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def pack(values: Any, low: float | None = None, high: float | None = None, *, exact: bool = False) -> dict[str, Any]:
