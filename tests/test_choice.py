@@ -2,6 +2,7 @@ import math
 import re
 import xml.etree.ElementTree as ET
 
+import pandas as pd
 import pytest
 
 from attnlib import plot
@@ -86,7 +87,7 @@ def dots(panel, cost):
 
 def test_dots_and_intervals_lie_where_the_numbers_say():
     first, second = of_class(tree(draw()), "attn-choice-panel")
-    # Accuracies from 0.45 to 1 (an interval ends there) over the free height; 0 and 999 are the ends, 9 a third between.
+    # Accuracies from 0.45 to 1 (an interval ends there) over the free height; 0 and 999 are ends, 9 a third between.
     per_unit = (HIGH - 2 * EDGE) / 0.55
     expected = [(EDGE, 0.5), (WIDE - EDGE, 0.9), (EDGE + (WIDE - 2 * EDGE) / 3, 0.7)]
     for dot, (x, accuracy) in zip(dots(first, 0), expected):
@@ -115,8 +116,8 @@ def test_words_hold_all_values():
     rows = [[words(cell) for cell in row] for row in block.iter("tr")]
     assert rows == [
         ["task", "accuracy", "against none"],
-        ["first task", "0.900 (0.800 to 1.100)", "+0.4: holds"],
-        ["second <task>", "0.500 (0.500 to 0.500)", "+0.2: <unknown>"],
+        ["first task", "0.900 (0.800–1.100)", "+0.4: holds"],
+        ["second <task>", "0.500 (0.500–0.500)", "+0.2: <unknown>"],
     ]
     missing = of_class(tree(draw(verdicts=verdicts)), "attn-choice-w0")[0]
     assert [words(row[2]) for row in missing.iter("tr")][1:] == ["", ""]
@@ -160,6 +161,11 @@ def test_is_a_figure_without_script():
     colours = set(re.findall(r"#[0-9A-Fa-f]{6}(?![0-9a-f-])", re.sub(r"--attn-\w+[:,]#\w{6}", "", markup)))
     assert not colours, "colours follow the page"
     assert f"var(--attn-data,{COLOURS['data']})" in markup
+
+
+def test_costs_may_be_columns_of_a_table():
+    columns = {cost: pd.Series(by_name) for cost, by_name in COSTS.items()}
+    assert draw(costs=columns)._repr_html_() == draw()._repr_html_()
 
 
 def test_dots_keep_apart_by_moving_sideways():

@@ -20,7 +20,7 @@ class AvgMax(Attention):
     """Channel attention from average and maximum, through one perceptron that both share.
 
     The channel half of CBAM: Woo, Park, Lee, Kweon, "CBAM: Convolutional Block Attention Module", ECCV 2018,
-    arXiv:1807.06521. Survey articles call it soft channel attention. ::
+    arXiv:1807.06521. Also known as soft channel attention. ::
 
         a = mean of x over rows and columns             (B, C)
         m = maximum of x over rows and columns          (B, C)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import importlib
 
 from attnlib.data.pictures import Pictures
+from attnlib.data.scenes import ANIMALS, KEYPOINTS, MARKS, PARTS, scenes  # now, as the function hides its module
 
 # Where each name lives. Imported on first use: some need scikit-learn, scikit-image or Pillow.
 _LATER = {
     "cue_task": "cue",
     "digits": "handwritten",
+    "Fixations": "fixations", "osie_fixations": "osie", "osie_pictures": "osie",
     "SHIPPED": "photos", "from_file": "photos", "photograph": "photos", "photographs": "photos",
     "DataDamaged": "torchvision_sets", "DataMissing": "torchvision_sets", "cifar10": "torchvision_sets",
     "fashion_mnist": "torchvision_sets", "mnist": "torchvision_sets", "normalise": "torchvision_sets",
 }
 
-__all__ = ["Pictures", *_LATER]
+__all__ = ["ANIMALS", "KEYPOINTS", "MARKS", "PARTS", "Pictures", "scenes", *_LATER]
 
 
 def __getattr__(name: str):

@@ -1,4 +1,4 @@
-"""Gather-excite without parameters on handwritten digits, by a small and by the global extent."""
+"""Gather-excite without parameters on handwritten digits, by a small and the global extent; seeds used nowhere else."""
 
 import torch
 
@@ -18,4 +18,5 @@ def arm(options):
 
 
 def measure():
-    return compare({name: arm(options) for name, options in ARMS.items()}, seeds=8, baseline="none", delta=0.005)
+    arms = {name: arm(options) for name, options in ARMS.items()}
+    return compare(arms, seeds=range(40, 48), baseline="none", delta=0.005)

@@ -17,7 +17,8 @@ PAGE = """<!doctype html>
 <style>body {{ background: {ground}; margin: 8px }} main {{ margin: auto; max-width: 760px }}</style>
 </head><body><main><h1 style="color: {ink}">A choice</h1>{figures}</main></body></html>
 """
-NAMES = ["none", "wider, plain", "SE", "SK", "ECA", "GE θ⁻, global", "GE θ⁻, extent 4", "GE θ⁺, global", "average and max"]
+NAMES = ["none", "wider, plain", "SE", "SK", "ECA", "GE θ⁻, global", "GE θ⁻, extent 4", "GE θ⁺, global",
+         "average and max"]
 TASKS = ["one cue", "a cue per region", "two kinds of cue", "sizes", "digits"]
 
 
