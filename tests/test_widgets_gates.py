@@ -30,6 +30,22 @@ def pictures():
     return cue_task(6, seed=5)
 
 
+@pytest.mark.parametrize("order", ["as in the layer", "by learned size"])
+def test_bars_start_in_the_order_asked_for(pictures, order):
+    viewer = widgets.gates(network().eval(), pictures, order=order)
+    heights = [float(height) for height in re.findall(r"v-([\d.]+)", viewer.still)]
+    first = unpacked(viewer.data["gates"][0])[1, 0]
+    expected = first if order == "as in the layer" else first.sort(descending=True).values
+    low, high = viewer.data["bounds"]
+    assert heights == pytest.approx((170 * (expected - low) / (high - low)).tolist(), abs=0.8)
+    assert ["as in the layer", "by learned size"][viewer.data["sort"]] == order
+
+
+def test_another_order_is_refused(pictures):
+    with pytest.raises(ValueError, match="by learned size, not 'by name'"):
+        widgets.gates(network(), pictures, order="by name")
+
+
 def test_rows_are_the_gates_off_learned_and_shuffled(pictures):
     net = network().eval()
     viewer = widgets.gates(net, pictures, groups={"two": pictures.images[:2]})

@@ -2,7 +2,8 @@
 
 Forward, and forward with backward, at 32×256×56×56, in turn with whatever the mechanism's test file names in `BESIDE`
 (a label, and a function that builds the other module for a channel count). The floor is the time the machine needs to
-move the least bytes a forward pass can do without, from a copy timed in the same run. Written to results/speed.json,
+move the least bytes a forward pass can do without, from a copy and a sum timed in the same run: writing costs more than
+reading, and by how much depends on the machine. Written to results/speed.json,
 mechanism by mechanism; `attnlib.cost.speed` reads it.
 
     python tools/bench_modules.py [NAME ...] [--size 32 256 56 56] [--seconds 6] [--out results/speed.json]
@@ -27,13 +28,26 @@ ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "results" / "speed.json"
 SIZE = (32, 256, 56, 56)
 OURS, FLOOR = "attnlib", "memory floor"
+READ, COPY = "read", "copy"
+
+
+class Read(nn.Module):
+    """Reads its input once."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sum()
 
 
 class Copy(nn.Module):
-    """Reads its input once and writes it once."""
+    """Reads its input once and writes as much."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.clone()
+
+
+def floor(read: float, copy: float, passes: float, written: float) -> float:
+    """The time of `passes` over the input's bytes, of which those of the output, `written`, are writes."""
+    return (passes - written) * read + written * (copy - read)
 
 
 def beside(name: str) -> dict[str, Callable[[int], nn.Module]]:
@@ -53,10 +67,12 @@ def measure(name: str, size: tuple[int, ...], seconds: float) -> dict:
     x, channels = torch.randn(size), size[1]
     ours = registry.create(name, channels)
     modules = {OURS: ours} | {label: make(channels) for label, make in beside(name).items()}
-    forward = cost.latencies(modules | {FLOOR: Copy()}, x, seconds=seconds)
+    forward = cost.latencies(modules | {READ: Read(), COPY: Copy()}, x, seconds=seconds)
     training = cost.latencies(modules, x, backward=True, seconds=seconds)
     times = {label: timed.median * 1e3 for label, timed in forward.items()}
-    times[FLOOR] *= ours.describe().passes / 2  # a copy passes over the bytes twice
+    with cost.untouched(ours), torch.no_grad():
+        written = ours(x[:1]).numel() / x[:1].numel()
+    times[FLOOR] = floor(times.pop(READ), times.pop(COPY), ours.describe().passes, written)
     return {
         "size": list(size), "machine": describe_machine(),
         "forward": {label: round(ms, 3) for label, ms in times.items()},

@@ -16,6 +16,7 @@ from attnlib.plot.svg import role_variable
 from attnlib.widgets.viewer import PIXELS_SHOWN, Viewer, evaluation, pack, picture_uri
 
 STATES = ("off", "learned", "shuffled")
+ORDERS = ("as in the layer", "by learned size")
 # Axes along which a gate of this viewer has nothing to vary.
 _PLACES = ("row", "column", "query", "key")
 # More bars than this no screen can show; those that differ most between pictures are kept.
@@ -26,7 +27,7 @@ _SAME = 1e-3
 
 def gates(network: nn.Module, pictures: Any, *, classes: Sequence[str] | None = None, labels: Sequence[str] | None = None,
           groups: Mapping[str, Tensor] | None = None, only: str | Sequence[str] | None = None,
-          layers: Sequence[str] | None = None, shown: Any = None,
+          layers: Sequence[str] | None = None, shown: Any = None, order: str = ORDERS[1],
           name: str = "Gates", alt: str | None = None, caption: str | None = None) -> Gates:
     """Bars of the gates a network computes, and what it answers with them.
 
@@ -44,17 +45,20 @@ def gates(network: nn.Module, pictures: Any, *, classes: Sequence[str] | None = 
         only: the mechanisms shown, as for `attnlib.record`; all by default. The last one is shown first.
         layers: a name for each of these mechanisms; their qualified names by default.
         shown: pictures to draw instead of `pictures`, where those are normalised; otherwise they are cut off at 0 and 1.
+        order: of the bars at first: ``"by learned size"`` or ``"as in the layer"``, where neighbours matter.
         name: the accessible name; it starts with a word for what is seen.
         alt: what is seen; told from the numbers by default.
         caption: printed below.
 
     Raises:
-        ValueError: no such mechanism, one whose weights have positions (see `attnlib.widgets.maps`), one picture only,
+        ValueError: another order, no such mechanism, one whose weights have positions (see `attnlib.widgets.maps`), one picture only,
             names of another number, or more than `attnlib.widgets.viewer.MOST_BYTES`.
     """
     images = getattr(pictures, "images", pictures)
     if not isinstance(images, Tensor) or images.dim() != 4 or len(images) < 2:
         raise ValueError("the gate viewer takes at least two pictures (N, C, H, W): one is shuffled with the other")
+    if order not in ORDERS:
+        raise ValueError(f"the order of the bars is one of {', '.join(ORDERS)}, not {order!r}")
     parameter = next(network.parameters(), images)
     images = images.to(parameter.device, parameter.dtype)
     with evaluation(network):
@@ -73,7 +77,7 @@ def gates(network: nn.Module, pictures: Any, *, classes: Sequence[str] | None = 
     low, high = seen.bounds(rows)
     layers = _names(layers or seen.names, len(rows), "layers")
     data = {
-        "layers": layers, "layer": len(layers) - 1, "what": "picture", "states": list(STATES),
+        "sort": ORDERS.index(order), "layers": layers, "layer": len(layers) - 1, "what": "picture", "states": list(STATES),
         "items": items + [{"name": row} for row in means], "classes": classes, "bounds": [low, high],
         "gates": [pack(row[..., keep], low, high) for row, keep in zip(rows, kept)],
         "channels": [keep.tolist() for keep in kept], "pixels": images.shape[-1] <= PIXELS_SHOWN,
@@ -214,7 +218,7 @@ def _most_different(row: Tensor) -> Tensor:
 
 def _still(data: dict[str, Any], values: Tensor, alt: str) -> str:
     """The first picture and its gates, as the viewer draws them first."""
-    (low, high), heights = data["bounds"], values.sort(descending=True).values
+    (low, high), heights = data["bounds"], values.sort(descending=True).values if data["sort"] else values
     step, tall = 320 / len(heights), 170
     bars = [(at * step, tall * (height - low) / (high - low)) for at, height in enumerate(heights.tolist())]
     path = "".join(f"M{x:.1f} {tall}v-{y:.1f}h{0.8 * step:.1f}v{y:.1f}z" for x, y in bars)

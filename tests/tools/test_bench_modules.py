@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import bench_modules
 import pytest
 
 from attnlib import cost
@@ -40,3 +41,9 @@ def test_what_was_not_measured_is_said(measured, tmp_path):
         cost.speed(measured, "eca")
     with pytest.raises(FileNotFoundError, match="make bench"):
         cost.speed(tmp_path / "none.json", "se")
+
+
+def test_floor_counts_reads_and_writes():
+    """A gate reads twice and writes once; pooling writes next to nothing; times by hand."""
+    assert bench_modules.floor(read=2.0, copy=10.0, passes=3, written=1.0) == 2 * 2 + 8
+    assert bench_modules.floor(read=2.0, copy=10.0, passes=2, written=0.0) == 4

@@ -36,7 +36,7 @@ const softmax = (scores) => {
 };
 const short = (value) => {
   const size = abs(value);
-  return size >= 100 ? value.toFixed(0) : size >= 10 ? value.toFixed(1) : size >= 0.0995 || !size ? value.toFixed(2) : value.toPrecision(2);
+  return size >= 100 ? value.toFixed(0) : size >= 10 ? value.toFixed(1) : size >= 0.0995 || size < 1e-6 ? value.toFixed(2) : value.toPrecision(2);
 };
 const percent = (value) => `${round(100 * value)} %`;
 

@@ -11,7 +11,7 @@ export default {
     const gates = data.gates.map(unpack), answers = data.answers && unpack(data.answers);
     const affine = data.affine.map((part) => part && { slope: unpack(part.slope), offset: unpack(part.offset) });
     const classes = data.classes, many = data.items.length, none = -1;
-    const at = { layer: data.layer, item: 0, other: none, sort: 1, channel: 0, state: model.get("state") };
+    const at = { layer: data.layer, item: 0, other: none, sort: data.sort, channel: 0, state: model.get("state") };
     let own = null, answer = null, order = [], alive = false, waiting = false, again = false;
 
     const count = () => data.gates[at.layer].shape[2];
