@@ -4,8 +4,8 @@ import re
 
 import pytest
 from playwright.sync_api import expect
-from test_pages import violated
-from visit import NARROW, WIDE, too_wide, visit
+from test_pages import works
+from visit import NARROW, WIDE, visit
 
 
 @pytest.fixture(scope="module")
@@ -246,11 +246,10 @@ def test_viewers_are_named_and_described(page):
     assert labels[5].startswith("coarse position: arrow keys move the query")
 
 
-@pytest.mark.parametrize("viewport, theme", [(WIDE, "light"), (WIDE, "dark"), (NARROW, "light"), (NARROW, "dark")])
-def test_viewers_are_accessible_and_fit(browser, address, viewport, theme):
-    with visit(browser, address, viewport, theme) as (page, faults):
+@pytest.mark.parametrize("viewport, themes", [(WIDE, ("light", "dark")), (NARROW, ("dark", "light"))])
+def test_viewers_are_accessible_and_fit(browser, address, viewport, themes):
+    with visit(browser, address, viewport, themes[0]) as (page, faults):
         drawn(page)
-        assert not too_wide(page)
         boxes = [stage.bounding_box() for stage in page.locator(".attn-stage").all()]
         assert all(box["width"] <= 320 and box["width"] == pytest.approx(box["height"], abs=1) for box in boxes)
         plain = page.locator(".attn-plain").nth(2).bounding_box()
@@ -258,7 +257,7 @@ def test_viewers_are_accessible_and_fit(browser, address, viewport, theme):
         small = page.locator(".attn-viewer :is(select, input)").evaluate_all(
             "all => all.filter(one => one.getBoundingClientRect().height < 44).map(one => one.outerHTML)")
         assert not small
-        assert not violated(page)
+        works(page, "maps", themes)
         assert not faults
 
 

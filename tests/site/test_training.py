@@ -77,12 +77,13 @@ def page(browser, address):
 
 
 @pytest.fixture
-def moving(page):
+def moving(browser, address):
     """The page for a reader who does not mind motion."""
-    page.emulate_media(reduced_motion="no-preference")
-    page.reload()
-    page.get_by_role("slider").first.wait_for()
-    return page
+    with visit(browser, f"{address}/light.html", motion="no-preference") as (page, faults):
+        page.set_default_timeout(5_000)
+        page.get_by_role("slider").first.wait_for()
+        yield page
+        assert not faults
 
 
 def viewer(page, name="Two runs"):
@@ -226,9 +227,7 @@ def test_tap_chooses_a_step(browser, address):
 @pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_viewer_is_accessible_and_fits(browser, address, viewport, theme):
-    with visit(browser, f"{address}/{theme}.html", viewport, theme) as (page, faults):
-        page.emulate_media(reduced_motion="no-preference")
-        page.reload()
+    with visit(browser, f"{address}/{theme}.html", viewport, theme, motion="no-preference") as (page, faults):
         page.get_by_role("slider").first.wait_for()
         assert not too_wide(page)
         assert not violated(page)

@@ -22,13 +22,13 @@ SETTLED = f"""() => {{
 
 
 @contextlib.contextmanager
-def visit(browser: Browser, address: str, viewport=WIDE, theme="light", seen: set | None = None
+def visit(browser: Browser, address: str, viewport=WIDE, theme="light", seen: set | None = None, motion="reduce"
           ) -> Iterator[tuple[Page, list[str]]]:
     """The page once everything on it is drawn, and a list that collects faults for as long as it is open.
 
-    `seen` collects the addresses of everything it loads.
+    `seen` collects the addresses of everything it loads; `motion` is what the reader asked for.
     """
-    context = browser.new_context(viewport=viewport, color_scheme=theme, reduced_motion="reduce")
+    context = browser.new_context(viewport=viewport, color_scheme=theme, reduced_motion=motion)
     page = context.new_page()
     faults: list[str] = []
     home = urlsplit(address).netloc
