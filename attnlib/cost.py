@@ -199,7 +199,7 @@ def speed(path: str | Path, mechanism: str) -> dict[str, str]:
     for part in ("forward", "forward and backward"):
         times = dict(found[part])
         ours, floor = times.pop("attnlib"), times.pop("memory floor", None)
-        told = [f"{ours:.3g} ms"]
+        told = [f"{ours:,.0f} ms" if ours >= 100 else f"{ours:.3g} ms"]
         told += [f"{ours / floor:.2f} × the memory floor"] if floor else []
         told += [f"{ours / ms:.2f} × the time of {label}" for label, ms in times.items()]
         rows[f"{part}, {size}"] = ", ".join(told)
