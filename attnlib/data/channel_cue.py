@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from attnlib.data.cue import ADDITIVE, BLIND, STROKES, _stroke_kernels
-from attnlib.data.pictures import Pictures
+from attnlib.data.cue import ADDITIVE, BLIND, STROKES, _placed, _stroke_kernels
+from attnlib.data.pictures import Pictures, check_count
 
 CUE_ROWS, STROKE_ROWS, SMALLEST = 3, 4, 10
 
@@ -42,8 +42,7 @@ def channel_cue_task(count: int, distance: int = 1, *, channels: int = 16, size:
     Raises:
         ValueError: fewer than one picture, a size below 10, or a distance for which there are too few channels.
     """
-    if count < 1:
-        raise ValueError(f"channel_cue_task makes at least one picture, not {count}")
+    check_count("channel_cue_task", count)
     if size < SMALLEST:
         raise ValueError(f"channel_cue_task needs at least {SMALLEST} pixels to keep cue and strokes apart, not {size}")
     if not 1 <= distance <= (channels - 1) // 2:
@@ -52,8 +51,11 @@ def channel_cue_task(count: int, distance: int = 1, *, channels: int = 16, size:
     strokes = torch.randint(4, (2, count), generator=rng)
     is_lower = torch.randint(2, (count,), generator=rng).bool()
     kernels = _stroke_kernels()
-    lower, upper = (_placed(kernels[which], size, rng) + noise * torch.randn(count, size, size, generator=rng)
-                    for which in strokes)
+    low = size - STROKE_ROWS, size
+    lower, upper = (
+        _placed(kernels[which], size, low, rng) + noise * torch.randn(count, size, size, generator=rng)
+        for which in strokes
+    )
     cue = torch.zeros(count, size, size)
     cue[:, :CUE_ROWS] = level * (2.0 * is_lower - 1)[:, None, None]
     where = torch.tensor([channels // 2 - distance, channels // 2, channels // 2 + distance])
@@ -68,14 +70,3 @@ def channel_cue_task(count: int, distance: int = 1, *, channels: int = 16, size:
         ceilings={"blind to the cue": BLIND, "can add the cue, cannot gate by it": ADDITIVE},
         source="procedural",
     )
-
-
-def _placed(patches: Tensor, size: int, rng: torch.Generator) -> Tensor:
-    """Each (3, 3) patch at its own random place in the last rows: (N, size, size)."""
-    count = len(patches)
-    row = torch.randint(size - STROKE_ROWS, size - 2, (count,), generator=rng)
-    column = torch.randint(0, size - 2, (count,), generator=rng)
-    canvas = torch.zeros(count, size, size)
-    within = torch.arange(3)
-    canvas[torch.arange(count)[:, None, None], row[:, None, None] + within[:, None], column[:, None, None] + within] = patches
-    return canvas

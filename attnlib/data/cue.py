@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from attnlib.data.pictures import Pictures
+from attnlib.data.pictures import Pictures, check_count
 
 STROKES = ("horizontal", "vertical", "falling", "rising")
 
@@ -46,8 +46,7 @@ def cue_task(count: int, size: int = 14, *, noise: float = 0.1, cue: float = 1.0
     Raises:
         ValueError: fewer than one picture, or a size below 12.
     """
-    if count < 1:
-        raise ValueError(f"cue_task makes at least one picture, not {count}")
+    check_count("cue_task", count)
     if size < 12:
         raise ValueError(f"cue_task needs at least 12 pixels to keep the spot away from the strokes, not {size}")
     rng = torch.Generator().manual_seed(seed)
@@ -55,18 +54,9 @@ def cue_task(count: int, size: int = 14, *, noise: float = 0.1, cue: float = 1.0
     is_red = torch.randint(2, (count,), generator=rng).bool()
     spot = cue * is_red[:, None, None] * torch.ones(3, 3)
     strokes = _stroke_kernels()
-
-    def placed(patches: Tensor, top: int, bottom: int) -> Tensor:
-        """Each (3, 3) patch at its own random place in the rows from `top` to `bottom`: (N, size, size)."""
-        row = torch.randint(top, bottom - 2, (count,), generator=rng)
-        column = torch.randint(0, size - 2, (count,), generator=rng)
-        canvas = torch.zeros(count, size, size)
-        here = torch.arange(count)[:, None, None]
-        canvas[here, row[:, None, None] + torch.arange(3)[:, None], column[:, None, None] + torch.arange(3)] = patches
-        return canvas
-
-    low = size - 4, size
-    clean = torch.stack([placed(strokes[red], *low), placed(strokes[green], *low), placed(spot, 0, 3)], dim=1)
+    low, high = (size - 4, size), (0, 3)
+    shown = ((strokes[red], low), (strokes[green], low), (spot, high))
+    clean = torch.stack([_placed(patches, size, rows, rng) for patches, rows in shown], dim=1)
     images = clean + noise * torch.randn(clean.shape, generator=rng)
     return Pictures(
         images=images,
@@ -79,3 +69,14 @@ def cue_task(count: int, size: int = 14, *, noise: float = 0.1, cue: float = 1.0
         ceilings={"blind to the cue": BLIND, "can add the cue, cannot gate by it": ADDITIVE},
         source="procedural",
     )
+
+
+def _placed(patches: Tensor, size: int, rows: tuple[int, int], rng: torch.Generator) -> Tensor:
+    """Each (3, 3) patch at its own random place within these rows, from the first up to the last: (N, size, size)."""
+    count, within = len(patches), torch.arange(3)
+    row = torch.randint(rows[0], rows[1] - 2, (count,), generator=rng)
+    column = torch.randint(0, size - 2, (count,), generator=rng)
+    canvas = torch.zeros(count, size, size)
+    here = torch.arange(count)[:, None, None]
+    canvas[here, row[:, None, None] + within[:, None], column[:, None, None] + within] = patches
+    return canvas

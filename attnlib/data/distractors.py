@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from attnlib.data.cue import STROKES, _stroke_kernels
-from attnlib.data.pictures import Pictures
+from attnlib.data.pictures import Pictures, check_count
 
 TASKS = ("colour", "shape")
 # Pixels: a framed stroke, the cell of a grid in which it stands at random, and what stays free at the edge.
@@ -150,8 +150,7 @@ def _inside(box: Tensor, size: int) -> Tensor:
 
 
 def _check(count: int, distractors: int, task: str, size: int, cue: float, side: int) -> None:
-    if count < 1:
-        raise ValueError(f"distractor_task makes at least one picture, not {count}")
+    check_count("distractor_task", count)
     if task not in (*TASKS, "either"):
         raise ValueError(f"the task is one of {', '.join(TASKS)}, either, not {task!r}")
     if side < 1:

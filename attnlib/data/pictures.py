@@ -7,6 +7,12 @@ import dataclasses
 from torch import Tensor
 
 
+def check_count(maker: str, count: int) -> None:
+    """What every maker of pictures asks of their number; the error names the maker."""
+    if count < 1:
+        raise ValueError(f"{maker} makes at least one picture, not {count}")
+
+
 @dataclasses.dataclass(frozen=True)
 class Pictures:
     """Pictures with labels, and whatever else is known about them.

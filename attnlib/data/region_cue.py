@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from attnlib.data.cue import STROKES, _stroke_kernels
-from attnlib.data.pictures import Pictures
+from attnlib.data.pictures import Pictures, check_count
 
 ROWS, REGION = 8, 16  # pixels; a picture is one region high and two regions wide
 BAR = (2, 3)  # the columns of a region that its cue takes
@@ -46,8 +46,7 @@ def region_cue_task(count: int, *, noise: float = 0.1, cue: float = 1.0, seed: i
     Raises:
         ValueError: fewer than one picture.
     """
-    if count < 1:
-        raise ValueError(f"region_cue_task makes at least one picture, not {count}")
+    check_count("region_cue_task", count)
     rng = torch.Generator().manual_seed(seed)
     label, other = torch.randint(4, (2, count), generator=rng)
     barred = torch.randint(2, (count,), generator=rng)

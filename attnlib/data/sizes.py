@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attnlib.data.cue import STROKES
-from attnlib.data.pictures import Pictures
+from attnlib.data.pictures import Pictures, check_count
 
 # Against the horizontal, rows counted downwards.
 _ANGLES = torch.tensor([0.0, 90.0, 45.0, -45.0]).deg2rad()
@@ -41,8 +41,7 @@ def size_task(count: int, size: int = 24, *, lengths: Sequence[float] = (3, 5, 7
     Raises:
         ValueError: no picture, no or too small lengths, or a picture too small for them; or other copies than 1 and 4.
     """
-    if count < 1:
-        raise ValueError(f"size_task makes at least one picture, not {count}")
+    check_count("size_task", count)
     if not lengths or min(lengths) < 3:
         raise ValueError(f"size_task needs lengths of 3 pixels or more, not {tuple(lengths)}")
     if size < 2 * max(lengths):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from attnlib.data.cue import ADDITIVE, BLIND, STROKES, _stroke_kernels
-from attnlib.data.pictures import Pictures
+from attnlib.data.pictures import Pictures, check_count
 
 KINDS = ("sparse", "textured", "either")
 # Rows of the band at the top, where the cue is, and of the ground at the bottom, where the strokes are.
@@ -51,8 +51,7 @@ def two_cues(
     Raises:
         ValueError: fewer than one picture, a size below 14, or another kind.
     """
-    if count < 1:
-        raise ValueError(f"two_cues makes at least one picture, not {count}")
+    check_count("two_cues", count)
     if kind not in KINDS:
         raise ValueError(f"the kind of cue is one of {', '.join(KINDS)}, not {kind!r}")
     if size < 14:

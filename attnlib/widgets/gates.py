@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from attnlib.attention import attentions
 from attnlib.observe import held, intervene, shuffled, switch_off
 from attnlib.plot.svg import role_variable
-from attnlib.widgets.viewer import PIXELS_SHOWN, Viewer, evaluation, pack, picture_uri
+from attnlib.train.session import evaluation
+from attnlib.widgets.viewer import PIXELS_SHOWN, Viewer, pack, picture_uri
 
 STATES = ("off", "learned", "shuffled")
 ORDERS = ("as in the layer", "by learned size")

@@ -28,7 +28,8 @@ from torch import Tensor, nn
 
 from attnlib.attention import Attention, Description, attentions
 from attnlib.observe import Only, intervene
-from attnlib.widgets.viewer import PIXELS_SHOWN, Viewer, evaluation, pack, picture_uri, ramps
+from attnlib.train.session import evaluation
+from attnlib.widgets.viewer import PIXELS_SHOWN, Viewer, pack, picture_uri, ramps
 
 Shown = Literal["auto", "weights", "features"]
 Grid = tuple[int, int]

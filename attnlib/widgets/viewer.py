@@ -19,7 +19,6 @@ import traitlets
 
 from attnlib.plot.colours import COLOURS, DARK
 from attnlib.plot.figure import check_alt
-from attnlib.train.session import evaluation as evaluation  # what every viewer does to a network
 from attnlib.widgets.states import state_bytes
 
 # What one viewer may add to a page.
