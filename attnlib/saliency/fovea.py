@@ -15,7 +15,7 @@ from attnlib.attention import check_feature_map
 HALF_ACUITY = 2.3
 FOVEAL_CUTOFF = math.log(64) / 0.106
 # A Gaussian of this many pixels halves a grating of one cycle in two pixels, the finest a picture can hold.
-_PIXEL = math.sqrt(2 * math.log(2)) / math.pi
+PIXEL_BLUR = math.sqrt(2 * math.log(2)) / math.pi
 # The first blurred copy, in pixels; each further one has twice the blur of the one before.
 _FIRST = 0.5
 
@@ -90,7 +90,7 @@ def blur_width(
     _check_positive(degrees_per_pixel=degrees_per_pixel)
     finest = 0.5 / degrees_per_pixel
     times = finest / cutoff(eccentricity, finest if foveal is None else foveal, half_acuity)
-    return _PIXEL * (times.square() - 1).clamp(min=0).sqrt()
+    return PIXEL_BLUR * (times.square() - 1).clamp(min=0).sqrt()
 
 
 def foveate(
@@ -132,7 +132,7 @@ def foveate(
     if len(away) not in (1, len(images)):
         raise ValueError(f"foveate takes one fixation, or one for each of the {len(images)} pictures, not {len(away)}")
     wanted = blur_width(away, degrees_per_pixel, foveal, half_acuity).square()  # variances, (1 or B, H, W)
-    levels = _levels(float(wanted.max()) if len(wanted) else 0.0)
+    levels = variances_up_to(float(wanted.max()) if len(wanted) else 0.0)
     exact = images if images.dtype == torch.float64 else images.float()
     shares = _shares(wanted, levels).to(images.device, exact.dtype)  # (levels, 1 or B, H, W)
     mixed = sum(share[:, None] * copy for share, copy in zip(shares, blurred(exact, levels)))
@@ -166,7 +166,7 @@ def _cosines(count: int, like: Tensor) -> tuple[Tensor, Tensor]:
     return cosines.to(like), (wave.cos() - 1).to(like)
 
 
-def _levels(most: float) -> list[float]:
+def variances_up_to(most: float) -> list[float]:
     """Variances of the copies: none, then of standard deviations that double, until `most` is reached."""
     levels = [0.0, _FIRST**2]
     while levels[-1] < most:

@@ -4,6 +4,7 @@
 of weights; a `Switch` turns attention off in every figure of a page that follows it; `live` computes with a kernel.
 """
 
+from attnlib.widgets.fovea import FoveaViewer
 from attnlib.widgets.gates import Gates, gates
 from attnlib.widgets.live import Live, live
 from attnlib.widgets.maps import Maps, maps, side_by_side
@@ -13,6 +14,6 @@ from attnlib.widgets.training import Training, training
 from attnlib.widgets.viewer import Viewer
 
 __all__ = [
-    "MOST_BYTES", "Gates", "Live", "Maps", "Switch", "Switched", "Training", "Viewer", "gates", "live", "maps", "play",
+    "MOST_BYTES", "FoveaViewer", "Gates", "Live", "Maps", "Switch", "Switched", "Training", "Viewer", "gates", "live", "maps", "play",
     "side_by_side", "slider", "state_bytes", "toggle", "toggles", "training",
 ]

@@ -140,8 +140,8 @@ def pack(values: Any, low: float | None = None, high: float | None = None, *, ex
     return {"q": base64.b64encode(quantised.tobytes()).decode(), "shape": shape, "low": low, "high": high}
 
 
-def picture_uri(image: Any) -> str:
-    """A picture, in any form `plot.pictures` takes one, as a data address."""
+def picture_uri(image: Any, lossy: bool | None = None) -> str:
+    """A picture, in any form `plot.pictures` takes one, as a data address; by default lossy where it is a photograph."""
     from PIL import Image
 
     from attnlib.plot.images import as_picture
@@ -149,7 +149,7 @@ def picture_uri(image: Any) -> str:
     picture = as_picture(image)
     array = (picture.expand(3, -1, -1).permute(1, 2, 0) * 255).round().byte().numpy()
     buffer = io.BytesIO()
-    small = array.shape[1] <= PIXELS_SHOWN
+    small = array.shape[1] <= PIXELS_SHOWN if lossy is None else not lossy
     Image.fromarray(array).save(buffer, *(["PNG"] if small else ["WEBP"]), **({"optimize": True} if small else {"quality": 80}))
     return f"data:image/{'png' if small else 'webp'};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
