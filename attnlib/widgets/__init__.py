@@ -8,12 +8,13 @@ from attnlib.widgets.fovea import FoveaViewer
 from attnlib.widgets.gates import Gates, gates
 from attnlib.widgets.live import Live, live
 from attnlib.widgets.maps import Maps, maps, side_by_side
+from attnlib.widgets.sampling import SamplingViewer
 from attnlib.widgets.states import MOST_BYTES, Switched, play, slider, state_bytes, toggle, toggles
 from attnlib.widgets.switch import Switch
 from attnlib.widgets.training import Training, training
 from attnlib.widgets.viewer import Viewer
 
 __all__ = [
-    "MOST_BYTES", "FoveaViewer", "Gates", "Live", "Maps", "Switch", "Switched", "Training", "Viewer", "gates", "live", "maps", "play",
+    "MOST_BYTES", "FoveaViewer", "Gates", "Live", "Maps", "SamplingViewer", "Switch", "Switched", "Training", "Viewer", "gates", "live", "maps", "play",
     "side_by_side", "slider", "state_bytes", "toggle", "toggles", "training",
 ]

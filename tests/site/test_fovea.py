@@ -1,35 +1,19 @@
 """The picture under a moving gaze: what the browser composes is what `foveate` computes."""
 
-import base64
 import io
-import json
 
 import numpy as np
 import pytest
 import torch
+from alone import alone, opened, says
 from PIL import Image
 from visit import NARROW, WIDE
 
 from attnlib.data.photos import photographs
 from attnlib.saliency.fovea import foveate
 from attnlib.saliency.fovea_viewer import fovea_viewer
-from attnlib.widgets.viewer import script, style
 
 SIZE = 192
-# As much of anywidget's model as a viewer uses.
-PAGE = """<!DOCTYPE html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>gaze</title><style>{style} body {{ margin: 8px }}</style><main></main><script type="module">
-const state = {state}, heard = {{}};
-window.model = {{
-  get: (name) => state[name], on: (event, then) => {{ heard[event] = then; }}, off() {{}}, send() {{}}, save_changes() {{}},
-  set: (name, value) => {{ state[name] = value; heard[`change:${{name}}`]?.(); }},
-}};
-const {{ default: viewer }} = await import("data:text/javascript;base64,{script}");
-viewer.render({{ model: window.model, el: document.querySelector("main") }});
-window.ready = true;
-</script></html>"""
-
-
 @pytest.fixture(scope="module")
 def pictures():
     return photographs("coffee", "cat", size=SIZE)
@@ -38,24 +22,13 @@ def pictures():
 @pytest.fixture(scope="module")
 def address(pictures, tmp_path_factory):
     viewer = fovea_viewer(pictures, caption="It follows the pointer.")
-    state = {name: getattr(viewer, name) for name in ("data", "state", "name", "alt", "caption")}
-    file = tmp_path_factory.mktemp("fovea") / "page.html"
-    file.write_text(PAGE.format(style=style(), state=json.dumps(state),
-                                script=base64.b64encode(script("fovea").encode()).decode()), encoding="utf-8")
-    return file.as_uri()
+    return alone(viewer, tmp_path_factory.mktemp("fovea") / "page.html")
 
 
 @pytest.fixture
 def page(browser, address, request):
-    context = browser.new_context(viewport=getattr(request, "param", WIDE), has_touch=True)
-    page = context.new_page()
-    faults = []
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.goto(address)
-    page.wait_for_function("window.ready")
-    yield page
-    context.close()
-    assert not faults
+    with opened(browser, address, getattr(request, "param", WIDE)) as page:
+        yield page
 
 
 def seen(page) -> torch.Tensor:
@@ -68,11 +41,6 @@ def seen(page) -> torch.Tensor:
 def point(page, x: float, y: float) -> None:
     box = page.locator(".attn-gaze").bounding_box()
     page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
-
-
-def says(page) -> str:
-    page.evaluate("() => new Promise(requestAnimationFrame)")
-    return page.locator(".attn-readout").text_content()
 
 
 @pytest.mark.parametrize("at, degrees", [((0.5, 0.5), 60), ((0.2, 0.7), 30), ((0.75, 0.25), 60)])
