@@ -1,0 +1,69 @@
+"""The viewer of glimpses: what stands on the page is what the network looked at and said."""
+
+import pytest
+import torch
+from alone import alone, opened, says
+from visit import NARROW, WIDE
+
+from attnlib.data import Pictures
+from attnlib.widgets import GlimpsePath, glimpses
+
+STEPS, SIDE = 3, 4
+
+
+@pytest.fixture(scope="module")
+def paths():
+    rng = torch.Generator().manual_seed(0)
+    scores = torch.zeros(2, STEPS, 3)
+    scores[0, :, 1], scores[0, 2, 2], scores[1, :, 0] = 2.0, 5.0, 1.0
+    learned = GlimpsePath(torch.tensor([[[-1.0, 0], [0, 0], [0.5, -0.5]]] * 2), torch.rand(2, STEPS, 2, SIDE, SIDE, generator=rng), scores)
+    return {"learned": learned, "middle": learned._replace(locations=torch.zeros(2, STEPS, 2))}
+
+
+@pytest.fixture(scope="module")
+def address(paths, tmp_path_factory):
+    pictures = Pictures(torch.rand(2, 1, 12, 20), torch.tensor([2, 1]), ("cat", "dog", "owl"))
+    return alone(glimpses(paths, pictures, caption="It glimpses."), tmp_path_factory.mktemp("glimpses") / "page.html")
+
+
+@pytest.fixture
+def page(browser, address, request):
+    with opened(browser, address, getattr(request, "param", WIDE)) as page:
+        yield page
+
+
+def test_answers_follow_the_steps(page):
+    odds = torch.tensor([0.0, 2, 5]).softmax(0)
+    assert says(page) == f"learned, glimpse 3 of 3: owl, {round(100 * float(odds[2]))} % sure, which is right"
+    assert [text.split(" · ")[0] for text in page.locator(".attn-answers-so-far li").all_text_contents()] == ["dog", "dog", "owl"]
+    page.get_by_label("glimpse", exact=True).fill("0")
+    assert says(page).endswith("sure; it is owl") and page.locator(".attn-answers-so-far li").count() == 1
+
+
+def test_path_runs_through_the_places(page):
+    # −1 is the left edge of 20 columns, 0 the middle of 12 rows.
+    assert page.locator("path.attn-trail").get_attribute("d") == "M0.00 6.00L10.00 6.00L15.00 3.00"
+    wide = [box.get_attribute("width") for box in page.locator("rect").all()]
+    assert wide == ["4", "8"] and float(page.locator("rect").first.get_attribute("x")) == 13
+    page.locator("select").nth(1).select_option("middle")
+    assert page.locator("path.attn-trail").get_attribute("d") == "M10.00 6.00" + "L10.00 6.00" * 2
+
+
+def test_patches_are_those_that_were_seen(page, paths):
+    page.locator("select").first.select_option("picture 2")
+    page.get_by_label("glimpse", exact=True).fill("1")
+    drawn = page.locator("canvas").nth(1).evaluate("c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]")
+    grey = torch.tensor(drawn).view(SIDE, SIDE, 4)[..., 0] / 255
+    assert (grey - paths["learned"].patches[1, 1, 1]).abs().max() < 0.02
+
+
+def test_it_plays(browser, address):
+    with opened(browser, address) as page:
+        page.get_by_role("button", name="Play").click()
+        page.wait_for_function("document.querySelector('.attn-play').textContent === 'Play'")
+        assert "glimpse 3 of 3" in says(page)
+
+
+@pytest.mark.parametrize("page", [NARROW], indirect=True)
+def test_nothing_sticks_out(page):
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
