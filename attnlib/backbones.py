@@ -134,6 +134,47 @@ def small_resnet(
     return _with_attention(SmallResNet(channels_in, classes, widths, blocks), attention, where, options)
 
 
+def small_unet(
+    channels_in: int,
+    out: int = 1,
+    *,
+    widths: Sequence[int] = (16, 32, 64),
+    attention: Mechanism = None,
+    where: Where = "encoder.?",
+    **options: Any,
+) -> SmallUNet:
+    """A small encoder–decoder that answers for every pixel, with a mechanism behind the stages of its encoder.
+
+    After Ronneberger, Fischer, Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation", MICCAI 2015,
+    arXiv:1505.04597: the encoder halves the picture from stage to stage; each stage of the decoder doubles it again and
+    reads, beside the coarse map, what the encoder had at that size. Unlike the paper's, a stage has one convolution
+    instead of two, with batch normalisation and padding, so that output and picture are of one size; and doubling
+    repeats pixels instead of learning to.
+
+    The ways past the coarse maps leave no such thing as a last stage, so `insert`'s words do not fit here. Places have
+    names: ``"encoder.0"`` at full size, the last of the encoder (``"encoder.2"`` for three widths) the bottleneck,
+    ``"decoder.0"`` at full size again; ``"encoder.?"`` and ``"decoder.?"`` are all of one side.
+
+    Args:
+        channels_in: channels of the pictures.
+        out: numbers for each pixel: 1 for "object or not", K for K classes or K heat maps. Scores, before any sigmoid
+            or softmax.
+        widths: channels of each stage of the encoder, and in reverse of the decoder; the first works at full size,
+            each later one at half the size before, rounded down. One width makes no decoder.
+        attention: the mechanism, or None.
+        where: names or patterns of modules.
+        options: the mechanism's own.
+
+    Shapes:
+        (B, channels_in, H, W) → (B, out, H, W). H and W may be odd; both are at least 2 to the power of one less than
+        the number of widths.
+
+    Raises:
+        ValueError: pictures that are too small, or with another number of channels.
+    """
+    return _with_attention(SmallUNet(channels_in, out, widths), attention, where, options)
+
+
 class Stage(nn.Module):
     """Convolution, normalisation, ReLU; halves the picture first if asked to."""
 
@@ -215,11 +256,49 @@ class SmallResNet(nn.Module):
         return self.head(self.features(x).mean((2, 3)))
 
 
+class SmallUNet(nn.Module):
+    """See `small_unet`. ``decoder[0]`` works at full size, as ``encoder[0]`` does."""
+
+    def __init__(self, channels_in: int, out: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        if not widths:
+            raise ValueError("small_unet has one stage or more; give the channels of each: widths=(16, 32)")
+        self.channels_in = channels_in
+        self.encoder = nn.ModuleList(
+            Stage(before, width, halve=index > 0, norm=True, padding_mode="zeros")
+            for index, (before, width) in enumerate(zip([channels_in, *widths], widths))
+        )
+        self.decoder = nn.ModuleList(
+            Stage(width + below, width, halve=False, norm=True, padding_mode="zeros")
+            for width, below in zip(widths, widths[1:])
+        )
+        self.head = nn.Conv2d(widths[0], out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        _check_channels(x, self.channels_in)
+        _check_sides(x, len(self.encoder))
+        seen = []
+        for stage in self.encoder:
+            x = stage(x)
+            seen.append(x)
+        for stage, beside in zip(reversed(self.decoder), reversed(seen[:-1])):
+            x = stage(torch.cat([beside, F.interpolate(x, size=beside.shape[2:])], 1))
+        return self.head(x)
+
+
 # One opaque step to torch.fx, which cannot follow the `if`.
 @torch.fx.wrap
 def _check_channels(x: Tensor, channels: int) -> None:
     if x.dim() != 4 or x.shape[1] != channels:
         raise ValueError(f"this network takes pictures (B, {channels}, H, W), not a tensor of shape {tuple(x.shape)}")
+
+
+@torch.fx.wrap
+def _check_sides(x: Tensor, stages: int) -> None:
+    least = 2 ** (stages - 1)
+    if min(x.shape[2:]) < least:
+        raise ValueError(f"{stages} stages halve a picture {stages - 1} times, so it needs {least} pixels or more on "
+                         f"each side, not {x.shape[2]} × {x.shape[3]}")
 
 
 def _with_attention(network: nn.Module, attention: Mechanism, where: Where, options: dict[str, Any]) -> Any:

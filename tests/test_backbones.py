@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from attnlib.attention import attentions
-from attnlib.backbones import Block, Stage, resnet, small, small_resnet
+from attnlib.backbones import Block, Stage, resnet, small, small_resnet, small_unet
+from attnlib.insert import insert
 from attnlib.channel.se import SE
 
 COUNTS = {18: 11_689_512, 34: 21_797_672, 50: 25_557_032, 101: 44_549_160}
@@ -267,3 +268,121 @@ def test_an_unregistered_subclass_is_not_taken_for_its_parent():
 
     network = small(3, 4, widths=(8, 12), attention=Quieter, where="last", reduction=2)
     assert [type(attention) for attention in attentions(network).values()] == [Quieter]
+
+
+# ---- the encoder–decoder
+
+
+def unet_by_hand(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """`SmallUNet` with three stages in evaluation mode, read off its weights; sizes are multiples of 4."""
+    def stage(module, x):
+        y = F.conv2d(x, module.conv.weight, padding=1)
+        norm = module.norm
+        y = (y - norm.running_mean[:, None, None]) / (norm.running_var[:, None, None] + 1e-5).sqrt()
+        return (y * norm.weight[:, None, None] + norm.bias[:, None, None]).clamp(min=0)
+
+    def halved(x):
+        return x.unflatten(2, (-1, 2)).unflatten(4, (-1, 2)).amax((3, 5))
+
+    def doubled(x):
+        return x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+    full = stage(network.encoder[0], x)
+    half = stage(network.encoder[1], halved(full))
+    quarter = stage(network.encoder[2], halved(half))
+    half = stage(network.decoder[1], torch.cat([half, doubled(quarter)], 1))
+    full = stage(network.decoder[0], torch.cat([full, doubled(half)], 1))
+    return torch.einsum("bchw,oc->bohw", full, network.head.weight[:, :, 0, 0]) + network.head.bias[:, None, None]
+
+
+def test_small_unet_computes_what_it_says():
+    network = small_unet(2, 3, widths=(4, 6, 8)).double()
+    network(torch.rand(4, 2, 8, 12, dtype=torch.float64))  # running statistics that are not 0 and 1
+    network.eval()
+    x = torch.rand(3, 2, 12, 20, dtype=torch.float64)
+    assert torch.allclose(network(x), unet_by_hand(network, x))
+    weights = 9 * (2 * 4 + 4 * 6 + 6 * 8 + (6 + 8) * 6 + (4 + 6) * 4) + 2 * (4 + 6 + 8 + 6 + 4)
+    assert parameters(network) == weights + 4 * 3 + 3
+
+
+@pytest.mark.parametrize("size", [(4, 4), (5, 7), (9, 4), (17, 30), (1, 1)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_small_unet_answers_for_every_pixel_of_any_size(size, channels):
+    widths = (4, 6, 8) if min(size) >= 4 else (4,)
+    network, x = small_unet(channels, 2, widths=widths).eval(), torch.rand(2, channels, *size)
+    assert network(x).shape == (2, 2, *size)
+
+
+def test_small_unet_sees_as_far_as_its_bottleneck_and_with_a_squeeze_everything():
+    def reach(network):
+        x = torch.rand(1, 1, 64, 64, requires_grad=True)
+        network.eval()(x)[0, 0, 32, 32].backward()
+        seen = x.grad[0, 0].nonzero()
+        return (seen.amax(0) - seen.amin(0) + 1).tolist()
+
+    assert reach(small_unet(1, widths=(4,))) == [3, 3]
+    assert reach(small_unet(1, widths=(4, 8))) == [10, 10]
+    assert reach(small_unet(1, widths=(4, 8), attention="se", reduction=2)) == [64, 64]
+
+
+@pytest.mark.parametrize(("where", "expected"), [
+    (None, ["encoder.0", "encoder.1", "encoder.2"]),
+    ("encoder.?", ["encoder.0", "encoder.1", "encoder.2"]),
+    ("decoder.?", ["decoder.0", "decoder.1"]),
+    ("encoder.2", ["encoder.2"]),
+    (["encoder.0", "decoder.0"], ["encoder.0", "decoder.0"]),
+])
+def test_where_in_small_unet(where, expected):
+    place = {} if where is None else {"where": where}
+    network = small_unet(1, attention="se", reduction=4, **place)
+    assert list(attentions(network)) == [f"{name}.attention" for name in expected]
+    with insert(small_unet(1), "se", where or "encoder.?", reduction=4) as inserted:
+        assert list(inserted.modules) == expected
+
+
+def test_small_unet_has_no_block_and_says_so():
+    with pytest.raises(ValueError, match="no residual sums of feature maps"):
+        insert(small_unet(1), "se", "block")
+
+
+@pytest.mark.parametrize("attention", ["se", SE, lambda channels, reduction: SE(channels, reduction)])
+def test_small_unets_start_from_the_same_weights(attention):
+    plain, attended = pair(lambda **o: small_unet(1, 4, **o), attention, reduction=4)
+    theirs = attended.state_dict()
+    assert all(torch.equal(theirs[name], weight) for name, weight in plain.state_dict().items())
+    assert len(theirs) > len(plain.state_dict())
+
+
+def test_small_unet_keeps_channels_last_and_torch_fx_can_follow_it():
+    network, x = small_unet(3, 1, attention="se", reduction=4).eval(), torch.rand(2, 3, 18, 25)
+    expected = network(x)
+    assert torch.allclose(torch.fx.symbolic_trace(network)(x), expected, atol=1e-6)
+    network.to(memory_format=torch.channels_last)
+    assert torch.allclose(network(x.contiguous(memory_format=torch.channels_last)), expected, atol=1e-6)
+
+
+def test_small_unet_learns_where_a_square_is():
+    rng = torch.Generator().manual_seed(0)
+    masks = torch.zeros(32, 1, 12, 12)
+    for mask, (top, left) in zip(masks, torch.randint(8, (32, 2), generator=rng).tolist()):
+        mask[0, top : top + 4, left : left + 4] = 1
+    pictures = masks + 0.3 * torch.randn(32, 1, 12, 12, generator=rng)
+    network = small_unet(1, widths=(4, 8), attention="se", reduction=2)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.02)
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = F.binary_cross_entropy_with_logits(network(pictures), masks)
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.06
+
+
+def test_small_unet_refuses():
+    with pytest.raises(ValueError, match=r"takes pictures \(B, 1, H, W\), not a tensor of shape \(2, 3, 8, 8\)"):
+        small_unet(1)(torch.rand(2, 3, 8, 8))
+    with pytest.raises(ValueError, match="3 stages halve a picture 2 times, so it needs 4 pixels or more on each side, not 3 × 9"):
+        small_unet(1)(torch.rand(2, 1, 3, 9))
+    with pytest.raises(TypeError, match="no such option"):
+        small_unet(1, reduction=4)
+    with pytest.raises(ValueError, match="widths"):
+        small_unet(1, widths=())

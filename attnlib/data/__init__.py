@@ -15,6 +15,7 @@ _LATER = {
     "SHIPPED": "photos", "from_file": "photos", "photograph": "photos", "photographs": "photos",
     "DataDamaged": "torchvision_sets", "DataMissing": "torchvision_sets", "cifar10": "torchvision_sets",
     "fashion_mnist": "torchvision_sets", "mnist": "torchvision_sets", "normalise": "torchvision_sets",
+    "WARPS": "warped", "warped_digits": "warped",
 }
 
 __all__ = ["ANIMALS", "KEYPOINTS", "MARKS", "PARTS", "Pictures", "scenes", *_LATER]

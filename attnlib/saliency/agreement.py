@@ -62,13 +62,38 @@ def auc(maps: Tensor, masks: Tensor) -> Tensor:
         TypeError, ValueError: as for `pointing_game`.
     """
     maps, masks = (tensor.flatten(1) for tensor in _checked(maps, masks))
-    in_order = maps.sort(1).values
-    below, up_to = (torch.searchsorted(in_order, maps, right=right).double() for right in (False, True))
+    below, up_to = _below(maps)
     inside = masks.double()
     objects = inside.sum(1)
     # Pairs of an object's pixel with any pixel; among themselves, the object's pixels win half of theirs.
     won = (inside * (below + up_to)).sum(1) / 2 - objects.square() / 2
     return won / (objects * (maps.shape[1] - objects))
+
+
+def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:
+    """Spearman's rank correlation of each map with its counterpart: how alike the orders of their pixels are.
+
+    Pixels that share a value share the mean of their ranks. Adebayo et al. (see `randomised`) compare the maps of a
+    trained network and of one with random layers in this way, as they are and as magnitudes: give ``maps.abs()`` then.
+
+    Args:
+        maps, others: (N, H, W) or (N, 1, H, W), floating point and finite.
+
+    Returns:
+        (N,), float64: 1 for the same order, −1 for the opposite one; NaN where a map is constant, as it has none.
+
+    Raises:
+        TypeError, ValueError: as for `pointing_game`.
+    """
+    ranks = []
+    for tensor, like in ((maps, others), (others, maps)):
+        # The same demands as beside a mask, with a mask of the other one's shape.
+        checked, _ = _checked(tensor, torch.ones_like(torch.as_tensor(like), dtype=torch.bool))
+        below, up_to = _below(checked.flatten(1))
+        rank = (below + up_to) / 2
+        rank = rank - rank.mean(1, keepdim=True)
+        ranks.append(rank / rank.norm(dim=1, keepdim=True))
+    return (ranks[0] * ranks[1]).sum(1).clamp(-1, 1)
 
 
 def layers_from_top(network: nn.Module) -> list[str]:
@@ -141,6 +166,14 @@ def _chosen(known: list[str], layers: int | str | Sequence[str] | None) -> list[
         if not fnmatch.filter(known, pattern):
             raise ValueError(f"no layer with parameters is called {pattern!r}; there are: {', '.join(known)}")
     return [name for name in known if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def _below(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """For each pixel of the flat maps (N, P), how many of its map are below it, and how many are not above it."""
+    maps = maps.contiguous()  # channels of a larger tensor may lie apart, which the search would complain of
+    in_order = maps.sort(1).values
+    below, up_to = (torch.searchsorted(in_order, maps, right=right).double() for right in (False, True))
+    return below, up_to
 
 
 def _grown(masks: Tensor, radius: float) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from attnlib.backbones import small
-from attnlib.saliency.agreement import auc, layers_from_top, pointing_game, randomised
+from attnlib.saliency.agreement import auc, layers_from_top, pointing_game, randomised, rank_correlation
 
 MAPS = torch.randn(6, 10, 14, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 MASKS = torch.rand(6, 10, 14, generator=torch.Generator().manual_seed(1)) < 0.2
@@ -149,6 +149,43 @@ def test_bad_input_is_refused_in_one_sentence(measure, maps, masks, error, says)
 def test_a_bad_tolerance_is_refused(tolerance):
     with pytest.raises(ValueError, match="from 0 up"):
         pointing_game(MAPS, MASKS, tolerance)
+
+
+# -- rank correlation --------------------------------------------------------------------------------------------------
+
+
+def test_rank_correlation_equals_scipys():
+    stats = pytest.importorskip("scipy.stats")
+    others = MAPS.flip(0) + 0.5 * MAPS
+    others[:, 2:5] = others[:, 2:5].round()  # with ties
+    expected = [stats.spearmanr(a.flatten(), b.flatten()).statistic for a, b in zip(MAPS, others)]
+    found = rank_correlation(MAPS, others)
+    assert found.tolist() == pytest.approx(expected, abs=1e-12) and found.dtype == torch.float64
+
+
+def test_rank_correlation_knows_only_the_order():
+    torch.testing.assert_close(rank_correlation(MAPS, MAPS.exp()), torch.ones(6, dtype=torch.float64))
+    torch.testing.assert_close(rank_correlation(MAPS, -3 * MAPS), -torch.ones(6, dtype=torch.float64))
+    assert torch.equal(rank_correlation(MAPS, MAPS.flip(2)), rank_correlation(MAPS.flip(2), MAPS))
+
+
+def test_a_constant_map_has_no_order():
+    found = rank_correlation(MAPS[:2], torch.stack([MAPS[1], torch.full((10, 14), 0.3, dtype=torch.float64)]))
+    assert found.isnan().tolist() == [False, True]
+
+
+def test_rank_correlation_refuses_maps_of_other_shapes():
+    with pytest.raises(ValueError, match="same shape"):
+        rank_correlation(MAPS, MAPS[:, 1:])
+    with pytest.raises(TypeError, match="floating-point"):
+        rank_correlation(MAPS, MASKS)
+
+
+def test_a_channel_of_a_larger_tensor_brings_no_warning(recwarn):
+    both = torch.stack([MAPS, MAPS], 1)
+    assert auc(both[:, 1], MASKS).equal(auc(MAPS, MASKS))
+    torch.testing.assert_close(rank_correlation(both[:, 1], MAPS), torch.ones(6, dtype=torch.float64))
+    assert not recwarn.list
 
 
 # -- randomised weights -----------------------------------------------------------------------------------------------
