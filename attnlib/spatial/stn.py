@@ -53,7 +53,7 @@ class SpatialTransformer(Attention):
         align_corners: as above.
 
     Shapes:
-        x (B, C, H, W) → weights (B, n) → y (B, C, H, W), or (B, C, *size).
+        x (B, C, H, W) → weights (B, n) → y (B, C, H, W), or with the height and width of `size`.
 
     Raises:
         ValueError: an unknown transform or padding, fewer than two features, or a size without pixels; when it runs, a

@@ -63,7 +63,11 @@ def test_eye_can_be_switched_off(page, pictures):
     assert page.evaluate("model.get('state')") == 0
     even = (seen(page) - pictures.images[0]).abs().mean()
     assert even < 0.018
+    assert says(page) == "sharp everywhere"
+    point(page, 0.2, 0.7)
+    assert says(page) == "sharp everywhere"
     page.get_by_role("button", name="as the eye's").click()
+    assert says(page).startswith("gaze 20 % from the left, 70 %")
     assert (seen(page) - pictures.images[0]).abs().mean() > 1.5 * even
 
 

@@ -63,11 +63,15 @@ def test_one_switch_for_the_page(page):
     assert settled(page, figure, off) == on, "exchanged gates are gates that are on"
 
 
-def test_a_copy_floats_while_the_switch_is_out_of_sight(page):
+def test_a_copy_floats_where_something_follows_the_switch_and_it_is_out_of_sight(page):
     floating = page.locator(".attn-floating")
     assert floating.is_hidden()
-    page.get_by_role("heading", name="Read it, run it, test it").scroll_into_view_if_needed()
-    page.mouse.wheel(0, 2_000)
+    last = viewer(page).get_by_text("Bars: one gate").first
+    last.evaluate("text => scrollTo(0, scrollY + text.getBoundingClientRect().top - 80)")
+    floating.wait_for(state="visible", timeout=5_000)
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    floating.wait_for(state="hidden", timeout=5_000)  # nothing follows it there
+    last.evaluate("text => scrollTo(0, scrollY + text.getBoundingClientRect().top - 80)")
     floating.wait_for(state="visible", timeout=5_000)
     floating.get_by_role("button", name="off").click()
     pressed = page.get_by_role("group", name="attention").first.get_by_role("button", name="off")

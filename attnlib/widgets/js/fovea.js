@@ -36,7 +36,8 @@ export default {
       const degrees = data.degrees[view.degrees] * Math.hypot(far[0], (far[1] * height) / width);
       const place = `${percent(view.at[0])} from the left, ${percent(view.at[1])} from the top`;
       put(stage, { "aria-valuenow": round(100 * view.at[0]), "aria-valuetext": place });
-      say(`gaze ${place} · farthest corner ${degrees.toFixed(0)}° away: details ${short(1 + degrees / data.half)} times as coarse`);
+      const coarse = `details ${short(1 + degrees / data.half)} times as coarse`;
+      say(model.get("state") === 0 ? "sharp everywhere" : `gaze ${place} · farthest corner ${degrees.toFixed(0)}° away: ${coarse}`);
     };
     const show = () => {
       const even = model.get("state") === 0;

@@ -1,4 +1,4 @@
-// The page's one switch. Every view of it shows the same state; in the book's site a copy floats while none is in sight.
+// The page's one switch. Every view of it shows the same state; in the book's site a copy floats where none is in sight.
 
 const NAMES = ["off", "on"];
 
@@ -12,20 +12,19 @@ const control = (model) => {
   return [group, () => model.off("change:index", follow)];
 };
 
-// One floating copy a page, shown while the page has been scrolled past the first view and no view is on the screen.
+// One floating copy a page, shown below the first view, where none is in sight but a cell with something that follows is.
+const boxes = (what) => [...document.querySelectorAll(what)].map((node) => node.getBoundingClientRect());
+const inSight = ({ top, bottom }) => bottom > 0 && top < innerHeight;
 const floating = (model, view) => {
-  if (!document.querySelector(".bd-article")) return () => {};
-  if (!window.attnSwitch) {
-    const seen = new Set(), [group] = control(model);
-    const bar = el("div", { class: "attn-viewer attn-floating", hidden: "" }, group);
-    window.attnSwitch = new IntersectionObserver((entries) => {
-      entries.forEach(({ isIntersecting, target }) => (isIntersecting ? seen.add(target) : seen.delete(target)));
-      bar.hidden = seen.size || view.getBoundingClientRect().bottom > 0;
-    });
-    view.append(bar);
-  }
-  window.attnSwitch.observe(view);
-  return () => window.attnSwitch.unobserve(view);
+  if (!document.querySelector(".bd-article") || document.querySelector(".attn-floating")) return;
+  const [group] = control(model), bar = el("div", { class: "attn-viewer attn-floating", hidden: "" }, group);
+  const place = () => {
+    const views = boxes(".attn-switch");
+    bar.hidden = views[0].bottom > 0 || views.some(inSight) || !boxes(".cell_output:has(.attn-switch,figure.attn-viewer)").some(inSight);
+  };
+  view.append(bar);
+  // For as long as the page is open: in the site a view never goes.
+  addEventListener("scroll", place);
 };
 
 export default {
@@ -35,7 +34,7 @@ export default {
     const view = el("div", { class: "attn-viewer attn-switch" }, group, note);
     root.append(view);
     whenAlive(model, () => { note.hidden = false; });
-    const sink = floating(model, view);
-    return () => { forget(); sink(); };
+    floating(model, view);
+    return forget;
   },
 };

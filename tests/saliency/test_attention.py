@@ -8,7 +8,7 @@ from torch import nn
 
 from attnlib import Tap, create, insert, record, switch_off
 from attnlib.backbones import resnet
-from attnlib.saliency.attention_pool import SELECTIONS, AttentionPool
+from attnlib.saliency.attention import SELECTIONS, AttentionPool
 
 X = torch.randn(3, 12, 10, 14, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 TASK = torch.tensor([1, 0, 1])
