@@ -16,7 +16,7 @@ from attnlib.trials import Comparison, describe_machine
 
 # What has no module name of its own: the other script of this folder.
 networks = runpy.run_path(str(Path(__file__).with_name("attribution.py")))
-KINDS = ("colours apart", "places mixed")
+SEEDS, KINDS = networks["SEEDS"], ("colours apart", "places mixed")
 ARMS = ("its own", "equal, trained so", "equal, afterwards", "another picture's", "elsewhere, chosen")
 
 
@@ -67,8 +67,8 @@ def of_network(kind: str):
 
 def measure():
     both = {kind: of_network(kind) for kind in KINDS}
-    runs = compare(both, seeds=range(8), delta=0.05, metric="its own", workers=2).runs
+    runs = compare(both, seeds=SEEDS, delta=0.05, metric="its own", workers=2).runs
     by_network = runs.set_index(["seed", "arm"])
     rows = [{"arm": arm, "seed": seed} | {f"accuracy, {kind}": by_network.loc[(seed, kind), arm] for kind in KINDS}
-            for seed in range(8) for arm in ARMS]
+            for seed in SEEDS for arm in ARMS]
     return Comparison(pandas.DataFrame(rows), 0.05, "its own", "accuracy, places mixed", describe_machine())
