@@ -1,6 +1,7 @@
 import re
 
 import ipywidgets as ipw
+import pandas
 import pytest
 import torch
 from ipywidgets.embed import dependency_state
@@ -64,6 +65,13 @@ def test_play_drives_the_slider():
                             ("SelectionSliderModel", "index", "StackModel", "selected_index")]
     (play,) = [entry for entry in state.values() if entry["kind"] == "PlayModel"]
     assert (play["min"], play["max"], play["interval"]) == (0, 2, 300)
+
+
+def test_the_empty_corner_of_a_data_frame_is_no_heading():
+    table = pandas.DataFrame({"gates": [1]}, index=["row"])
+    page = saved(widgets.toggle({"a": table, "b": table}, label="which"))
+    text = "".join(str(entry.get("value", "")) for entry in page.values())
+    assert "<th></th>" in table.to_html() and "<th></th>" not in text and text.count("<th>gates</th>") == 2
 
 
 def test_every_combination_of_toggles_has_its_figure():
