@@ -104,7 +104,7 @@ def test_chapters_have_titles_and_questions():
 def test_another_mechanism_is_on_the_map_by_itself(two):
     book = chapter_map.chapters({"book/channel/se"})
     assert [chapter.number for chapter in book] == [1, 2, 3, 4, 5, 6]
-    assert ["A <fake> one"] == [entry.title for entry in book[1].entries]
+    assert "A <fake> one" in [entry.title for entry in book[1].entries]
     drawn = chapter_map.draw_map(book, lambda page: f"to/{page}.html")
     assert '<span class="map-name">A &lt;fake&gt; one</span>' in drawn and LONG in drawn, "no page, so no link"
     assert '<a class="map-name" href="to/book/channel/se.html">Squeeze-and-Excitation</a>' in drawn
@@ -118,7 +118,8 @@ def test_mechanisms_stand_in_the_order_of_the_book(two):
     pages = ["book/spatial/fake", "book/spatial/another"]
     for order in (pages, pages[::-1]):
         entries = chapter_map.chapters(pages, order)[1].entries
-        assert [entry.page for entry in entries] == order
+        assert [entry.page for entry in entries[:2]] == order, "those without a page come last"
+        assert not any(entry.page for entry in entries[2:])
 
 
 @pytest.mark.parametrize("page, chapter", [
