@@ -229,18 +229,23 @@ def test_channels_last_stays_and_changes_nothing(build):
     assert network.features(x).is_contiguous(memory_format=torch.channels_last)
 
 
+def learned(network, steps, loss) -> torch.Tensor:
+    """The last loss of a short training."""
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.02)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        now = loss()
+        now.backward()
+        optimizer.step()
+    return now
+
+
 @pytest.mark.parametrize("build", [small, small_resnet])
 def test_they_learn(build):
     network = build(1, 2, widths=(4, 8), attention="se", reduction=2)
     pictures, labels = torch.rand(32, 1, 8, 8), torch.arange(32) % 2
     pictures[labels == 1, :, :, ::2] = 0
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.02)
-    for _ in range(25):
-        optimizer.zero_grad()
-        loss = F.cross_entropy(network(pictures), labels)
-        loss.backward()
-        optimizer.step()
-    assert loss < 0.1
+    assert learned(network, 25, lambda: F.cross_entropy(network(pictures), labels)) < 0.1
 
 
 @pytest.mark.parametrize("build", [small, small_resnet])
@@ -368,13 +373,7 @@ def test_small_unet_learns_where_a_square_is():
         mask[0, top : top + 4, left : left + 4] = 1
     pictures = masks + 0.3 * torch.randn(32, 1, 12, 12, generator=rng)
     network = small_unet(1, widths=(4, 8), attention="se", reduction=2)
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.02)
-    for _ in range(60):
-        optimizer.zero_grad()
-        loss = F.binary_cross_entropy_with_logits(network(pictures), masks)
-        loss.backward()
-        optimizer.step()
-    assert loss < 0.06
+    assert learned(network, 60, lambda: F.binary_cross_entropy_with_logits(network(pictures), masks)) < 0.06
 
 
 def test_small_unet_refuses():

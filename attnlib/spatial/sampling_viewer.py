@@ -54,7 +54,7 @@ def sampling_viewer(
     images = pictures.images if isinstance(pictures, Pictures) else pictures
     shown = (images if originals is None else originals).detach().float().cpu().clamp(0, 1)
     count = len(images)
-    steps, weights = _recorded(run, path, count) if run is not None else _now(network, module, images)
+    steps, weights = _recorded(run, path, count) if run is not None else _now(network, path, images)
     names = list(labels or (f"picture {number}" for number in range(1, count + 1)))
     for what, found in (("originals", len(shown)), ("labels", len(names)), ("truth", count if truth is None else len(truth))):
         if found != count:
@@ -91,13 +91,12 @@ def _recorded(run: Run, path: str, count: int) -> tuple[list[int], list[Tensor]]
     return [step for step, _ in kept], [weights.float() for _, weights in kept]
 
 
-def _now(network: torch.nn.Module, module: SpatialTransformer, images: Tensor) -> tuple[list[int], list[Tensor]]:
+def _now(network: torch.nn.Module, path: str, images: Tensor) -> tuple[list[int], list[Tensor]]:
     from attnlib.observe import record
     from attnlib.train.session import evaluation
 
     with evaluation(network), record(network) as weights, torch.no_grad():
         network(images)
-    path = next(path for path, found in attentions(network).items() if found is module)
     return [0], [weights[path].float().cpu()]
 
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from attnlib.attention import Attention, Description
 from attnlib.registry import register
-from attnlib.spatial.transforms import Transform, places, transform
+from attnlib.spatial.transforms import Transform, places
+from attnlib.spatial.transforms import transform as family_called
 
 PADDINGS = {"fill": "zeros", "border": "border", "reflection": "reflection"}
 # Rows and columns that the default localisation network pools to, whatever the size of its input.
@@ -94,7 +95,7 @@ class SpatialTransformer(Attention):
         self.size = (size, size) if isinstance(size, int) else size
         if self.size is not None and min(self.size) < 1:
             raise ValueError(f"the output has at least one pixel, not {self.size}")
-        self.transform = _transform(transform)
+        self.transform = family_called(transform)
         self.padding, self.fill, self.align_corners = padding, float(fill), align_corners
         self.localisation = localisation_network(channels, features) if localisation is None else localisation
         self.coefficients = nn.Linear(features, self.transform.count)
@@ -125,9 +126,6 @@ class SpatialTransformer(Attention):
 
     def neutral(self, x: Tensor, weights: Tensor) -> Tensor:
         return weights.new_tensor(self.transform.identity).expand_as(weights)
-
-
-_transform = transform
 
 
 def sample(

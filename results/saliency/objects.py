@@ -31,22 +31,30 @@ MAKERS = {"scenes": functools.partial(scenes, clutter=0.5, distractors=2), "odd 
 ELSEWHERE = {"64 px": {"size": 64}, "12 figures": {"figures": 12}}
 
 
+def marked(network, pictures) -> dict[str, float]:
+    return object_scores(object_maps(network, pictures.images), pictures.truth["mask"])
+
+
+def trained(options, make, seed: int, steps: int = 250):
+    """The network, and its scores on unseen pictures. It sees each picture of its training once."""
+    pictures, unseen = make(16 * steps, seed=seed), make(400, seed=1_000 + seed)
+    torch.manual_seed(seed)
+    network = backbones.small_unet(3, **{"widths": (8, 16)} | options)
+    fit(network, (pictures.images, pictures.truth["mask"]), steps=steps, batch=16, lr=0.04, loss=pixel_loss, seed=seed,
+        progress=False)
+    return network, marked(network, unseen)
+
+
 def arm(options):
     def both_tasks(seed: int) -> dict[str, float]:
         found = {}
         for task, make in MAKERS.items():
-            pictures, unseen = make(4_000, seed=seed), make(400, seed=1_000 + seed)
-            torch.manual_seed(seed)
-            network = backbones.small_unet(3, **{"widths": (8, 16)} | options)
-            fit(network, (pictures.images, pictures.truth["mask"]), steps=250, batch=16, lr=0.04, loss=pixel_loss,
-                seed=seed, progress=False)
-            scores = object_scores(object_maps(network, unseen.images), unseen.truth["mask"])
+            network, scores = trained(options, make, seed)
             found |= {f"{what}, {task}": scores[what] for what in ("max F", "S", "max E")}
             found[f"1 − MAE, {task}"] = 1 - scores["MAE"]
         for name, other in ELSEWHERE.items():
             unlike = odd_one_out(400, seed=2_000 + seed, **other)
-            scores = object_scores(object_maps(network, unlike.images), unlike.truth["mask"])
-            found[f"max F, odd one, {name}"] = scores["max F"]
+            found[f"max F, odd one, {name}"] = marked(network, unlike)["max F"]
         return found
 
     return both_tasks

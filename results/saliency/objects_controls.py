@@ -6,13 +6,16 @@ added to every position of its channel rather than multiplied with it, which is 
 gates. Budget, pictures and delta are those of objects.py.
 """
 
-import torch
+import runpy
+from pathlib import Path
+
 import torch.nn.functional as F
 
-from attnlib import backbones, compare, fit
+from attnlib import compare
 from attnlib.channel.se import SE
 from attnlib.data.odd_one_out import odd_one_out
-from attnlib.saliency.objects import object_maps, object_scores, pixel_loss
+
+trained = runpy.run_path(str(Path(__file__).with_name("objects.py")))["trained"]
 
 
 class Added(SE):
@@ -35,15 +38,7 @@ ARMS = {
 
 
 def arm(options):
-    def max_f(seed: int) -> float:
-        pictures, unseen = odd_one_out(4_000, seed=seed), odd_one_out(400, seed=1_000 + seed)
-        torch.manual_seed(seed)
-        network = backbones.small_unet(3, widths=(8, 16), **{"attention": "se", "reduction": 4} | options)
-        fit(network, (pictures.images, pictures.truth["mask"]), steps=250, batch=16, lr=0.04, loss=pixel_loss,
-            seed=seed, progress=False)
-        return object_scores(object_maps(network, unseen.images), unseen.truth["mask"])["max F"]
-
-    return max_f
+    return lambda seed: trained({"attention": "se", "reduction": 4} | options, odd_one_out, seed)[1]["max F"]
 
 
 def measure():

@@ -3,29 +3,18 @@
 Everything else is as in objects.py, but for the pictures: four times as many, so that none is seen twice.
 """
 
-import torch
+import runpy
+from pathlib import Path
 
-from attnlib import backbones, compare, fit
+from attnlib import compare
 from attnlib.data.odd_one_out import odd_one_out
-from attnlib.saliency.objects import object_maps, object_scores, pixel_loss
 
-ARMS = {
-    "none": {},
-    "deeper": {"widths": (8, 16, 32)},
-    "SE": {"attention": "se", "reduction": 4, "normalize": True},
-}
+objects = runpy.run_path(str(Path(__file__).with_name("objects.py")))
+ARMS = {name: objects["ARMS"][name] for name in ("none", "deeper", "SE")}
 
 
 def arm(options):
-    def max_f(seed: int) -> float:
-        pictures, unseen = odd_one_out(16_000, seed=seed), odd_one_out(400, seed=1_000 + seed)
-        torch.manual_seed(seed)
-        network = backbones.small_unet(3, **{"widths": (8, 16)} | options)
-        fit(network, (pictures.images, pictures.truth["mask"]), steps=1_000, batch=16, lr=0.04, loss=pixel_loss,
-            seed=seed, progress=False)
-        return object_scores(object_maps(network, unseen.images), unseen.truth["mask"])["max F"]
-
-    return max_f
+    return lambda seed: objects["trained"](options, odd_one_out, seed, steps=1_000)[1]["max F"]
 
 
 def measure():

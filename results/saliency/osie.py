@@ -26,20 +26,31 @@ MODELS = {"spectral residual": spectral_residual, "Itti–Koch": itti_koch, "gra
 
 
 @functools.cache
+def looks():
+    """All names and all fixations."""
+    names, fixations = osie_fixations()
+    return names, fixations.resized(SIZE)
+
+
+@functools.cache
 def people():
     """All names; all fixations; and for each picture the fixations on the 699 others."""
-    names, fixations = osie_fixations()
-    fixations = fixations.resized(SIZE)
+    names, fixations = looks()
     return names, fixations, elsewhere(fixations)
+
+
+def likely(maps):
+    """Maps as probabilities that exclude no place."""
+    return 0.9 * density(maps) + 0.1 / maps[0].numel()
 
 
 def scores(maps, fixations, others) -> dict[str, float]:
     """Every measure of one map (1, H, W)."""
-    truth, likely = saliency_map(fixations, SIGMA), 0.9 * density(maps) + 0.1 / maps[0].numel()
+    truth, chances = saliency_map(fixations, SIGMA), likely(maps)
     found = {
         "AUC": auc_judd(maps, fixations), "shuffled AUC": auc_shuffled(maps, fixations, others),
-        "NSS": nss(maps, fixations), "CC": cc(maps, truth), "SIM": similarity(maps, truth), "KL": kl(likely, truth),
-        "information gain": information_gain(likely, fixations, blur(others, SIGMA)),
+        "NSS": nss(maps, fixations), "CC": cc(maps, truth), "SIM": similarity(maps, truth), "KL": kl(chances, truth),
+        "information gain": information_gain(chances, fixations, blur(others, SIGMA)),
     }
     return {name: float(score) for name, score in found.items()}
 

@@ -13,25 +13,20 @@ more probability.
 
 import dataclasses
 import functools
+import runpy
+from pathlib import Path
 
 import torch
 
 from attnlib import compare
-from attnlib.data.osie import osie_fixations
-from attnlib.saliency.fixations import blur, density, elsewhere
+from attnlib.saliency.fixations import blur
 from attnlib.saliency.metrics import auc_judd, information_gain, nss
 
-SIZE, QUARTER, SIGMA = (150, 200), 1 / 4, 6.0
+OSIE = runpy.run_path(str(Path(__file__).with_name("osie.py")))
+people, likely, SIGMA = (OSIE[name] for name in ("people", "likely", "SIGMA"))
+QUARTER = 1 / 4
 WIDTHS = (24, 6, 8, 12, 17, 34, 48, 68)
 PHOTOGRAPHS = range(1001, 1101)
-
-
-@functools.cache
-def people():
-    """All names; all fixations; and for each picture the fixations on the 699 others."""
-    names, fixations = osie_fixations()
-    fixations = fixations.resized(SIZE)
-    return names, fixations, elsewhere(fixations)
 
 
 def made_by(here, others: bool):
@@ -57,8 +52,7 @@ def arm(width: float):
         found = {}
         for name, (source, target) in questions.items():
             maps = blur(source.counts(), width * QUARTER)
-            likely = 0.9 * density(maps) + 0.1 / maps[0].numel()
-            found[f"information gain{name}"] = information_gain(likely, target, baseline)
+            found[f"information gain{name}"] = information_gain(likely(maps), target, baseline)
             found[f"NSS{name}"] = nss(maps, target)
             if not name:
                 found["AUC"] = auc_judd(maps, target)

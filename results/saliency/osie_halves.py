@@ -5,23 +5,19 @@ An arm is the number of observers in either group; nobody is in both. One *seed*
 beforehand.
 """
 
-import functools
+import runpy
+from pathlib import Path
 
 from attnlib import compare
-from attnlib.data.osie import osie_fixations
 from attnlib.saliency.fixations import saliency_map
 from attnlib.saliency.metrics import cc
 from attnlib.saliency.observers import some_against_the_rest
 
-SIZE, SIGMA, DRAWS = (150, 200), 6.0, 12
+OSIE = runpy.run_path(str(Path(__file__).with_name("osie.py")))
+people, SIGMA = OSIE["looks"], OSIE["SIGMA"]
+DRAWS = 12
 COUNTS = (1, 2, 3, 4, 5, 6, 7)
 PHOTOGRAPHS = range(1001, 1101)
-
-
-@functools.cache
-def people():
-    names, fixations = osie_fixations()
-    return names, fixations.resized(SIZE)
 
 
 def alike(maps, target):

@@ -7,27 +7,21 @@ smaller map are among them, and the one who is predicted is the same. Blur, size
 Delta is a tenth of a bit, and was chosen on photographs above 1100, of which none is scored here.
 """
 
-import functools
+import runpy
+from pathlib import Path
 
 import torch
 
 from attnlib import compare
-from attnlib.data.osie import osie_fixations
-from attnlib.saliency.fixations import blur, density, elsewhere
+from attnlib.saliency.fixations import blur
 from attnlib.saliency.metrics import auc_judd, information_gain, nss
 from attnlib.saliency.observers import some_against_the_rest
 
-SIZE, SIGMA, DRAWS = (150, 200), 6.0, 12
+OSIE = runpy.run_path(str(Path(__file__).with_name("osie.py")))
+people, likely, SIGMA = (OSIE[name] for name in ("people", "likely", "SIGMA"))
+DRAWS = 12
 COUNTS = (14, 1, 2, 3, 4, 5, 7, 10)
 PHOTOGRAPHS = range(1001, 1101)
-
-
-@functools.cache
-def people():
-    """All names; all fixations; and for each picture the fixations on the 699 others."""
-    names, fixations = osie_fixations()
-    fixations = fixations.resized(SIZE)
-    return names, fixations, elsewhere(fixations)
 
 
 def arm(count: int):
@@ -37,8 +31,7 @@ def arm(count: int):
         here, baseline, found = fixations.on([number]), blur(others[number], SIGMA), []
 
         def scores(maps, target):
-            likely = 0.9 * density(maps) + 0.1 / maps[0].numel()
-            gain = information_gain(likely, target, baseline)
+            gain = information_gain(likely(maps), target, baseline)
             found.append(torch.stack([gain, nss(maps, target), auc_judd(maps, target)]).flatten())
             return gain
 

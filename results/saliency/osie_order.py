@@ -5,23 +5,19 @@ Simulated observers are as in `osie_people.py`: nine fixations, each drawn by it
 One *seed* is one photograph, by its number, as in `osie.py`. Delta was chosen beforehand.
 """
 
-import functools
+import runpy
+from pathlib import Path
 
 import torch
 
 from attnlib import compare
-from attnlib.data.osie import osie_fixations
 from attnlib.saliency.fixations import blur
 from attnlib.saliency.observers import simulated_observers
 
-SIZE, SIGMA, DRAWS = (150, 200), 6.0, 20
+OSIE = runpy.run_path(str(Path(__file__).with_name("osie.py")))
+people, SIZE, SIGMA = (OSIE[name] for name in ("looks", "SIZE", "SIGMA"))
+DRAWS = 20
 PHOTOGRAPHS = range(1001, 1101)
-
-
-@functools.cache
-def people():
-    names, fixations = osie_fixations()
-    return names, fixations.resized(SIZE)
 
 
 def step(seen, order) -> float:

@@ -7,23 +7,19 @@ as there. Delta was chosen beforehand.
 """
 
 import functools
+import runpy
+from pathlib import Path
 
 import torch
 
 from attnlib import compare
-from attnlib.data.osie import osie_fixations
 from attnlib.saliency.fixations import blur
 from attnlib.saliency.metrics import nss
 from attnlib.saliency.observers import one_against_the_others, simulated_observers
 
-SIZE, SIGMA = (150, 200), 6.0
+OSIE = runpy.run_path(str(Path(__file__).with_name("osie.py")))
+people, SIGMA = OSIE["looks"], OSIE["SIGMA"]
 PHOTOGRAPHS = range(1001, 1101)
-
-
-@functools.cache
-def people():
-    names, fixations = osie_fixations()
-    return names, fixations.resized(SIZE)
 
 
 @functools.lru_cache(1)

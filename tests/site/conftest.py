@@ -101,6 +101,17 @@ def serve():
         server.shutdown()
 
 
+@pytest.fixture
+def page(browser, address, request):
+    """A viewer on a page of its own, at the `address` that its module gives; for what opens otherwise, modules have
+    a `page` of their own."""
+    from alone import opened
+    from visit import WIDE
+
+    with opened(browser, address, getattr(request, "param", WIDE)) as page:
+        yield page
+
+
 @pytest.fixture(scope="session")
 def browser():
     """Chromium, or a skip with the reason; with ATTNLIB_REQUIRE_BROWSER=1 a failure."""

@@ -5,9 +5,9 @@ import io
 import numpy as np
 import pytest
 import torch
-from alone import alone, opened, says
+from alone import alone, says
 from PIL import Image
-from visit import NARROW, WIDE
+from visit import NARROW
 
 from attnlib.data.photos import photographs
 from attnlib.saliency.fovea import foveate
@@ -23,12 +23,6 @@ def pictures():
 def address(pictures, tmp_path_factory):
     viewer = fovea_viewer(pictures, caption="It follows the pointer.")
     return alone(viewer, tmp_path_factory.mktemp("fovea") / "page.html")
-
-
-@pytest.fixture
-def page(browser, address, request):
-    with opened(browser, address, getattr(request, "param", WIDE)) as page:
-        yield page
 
 
 def seen(page) -> torch.Tensor:

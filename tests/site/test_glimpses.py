@@ -3,7 +3,7 @@
 import pytest
 import torch
 from alone import alone, opened, says
-from visit import NARROW, WIDE
+from visit import NARROW
 
 from attnlib.data import Pictures
 from attnlib.widgets import GlimpsePath, glimpses
@@ -24,12 +24,6 @@ def paths():
 def address(paths, tmp_path_factory):
     pictures = Pictures(torch.rand(2, 1, 12, 20), torch.tensor([2, 1]), ("cat", "dog", "owl"))
     return alone(glimpses(paths, pictures, caption="It glimpses."), tmp_path_factory.mktemp("glimpses") / "page.html")
-
-
-@pytest.fixture
-def page(browser, address, request):
-    with opened(browser, address, getattr(request, "param", WIDE)) as page:
-        yield page
 
 
 def test_answers_follow_the_steps(page):

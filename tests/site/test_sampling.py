@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 from alone import alone, opened, says
-from visit import NARROW, WIDE
+from visit import NARROW
 
 from attnlib import create
 from attnlib.spatial.sampling_viewer import sampling_viewer
@@ -32,12 +32,6 @@ def address(module, pictures, tmp_path_factory):
               notes=[], interrupted=False, settings={}, state={})
     viewer = sampling_viewer(module, pictures, run, truth=SIX, caption="It samples.")
     return alone(viewer, tmp_path_factory.mktemp("sampling") / "page.html")
-
-
-@pytest.fixture
-def page(browser, address, request):
-    with opened(browser, address, getattr(request, "param", WIDE)) as page:
-        yield page
 
 
 def read(page) -> torch.Tensor:

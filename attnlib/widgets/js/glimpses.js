@@ -1,6 +1,6 @@
 // The path of glimpses over a picture, step by step: where each lies, what the eye gets there, and the answer so far.
 
-const SECONDS = 0.8;
+const SECONDS = 0.8, GREYS = Array.from({ length: 64 }, (_, grey) => Array(3).fill(4.05 * grey));
 
 export default {
   render({ model, el: root }) {
@@ -41,7 +41,7 @@ export default {
       });
       eyes.forEach((eye, scale) => {
         const first = ((from + view.step) * scales + scale) * side * side;
-        paint(eye, seen.slice(first, first + side * side), side, side, [[0, 0, 0], ...Array.from({ length: 63 }, (_, grey) => Array(3).fill(4.05 * (grey + 1)))], 0, 1);
+        paint(eye, seen.slice(first, first + side * side), side, side, GREYS, 0, 1);
       });
       const said = Array.from({ length: view.step + 1 }, (_, step) => {
         const shares = softmax([...odds.slice((from + step) * kinds, (from + step + 1) * kinds)]), best = shares.indexOf(max(...shares));
