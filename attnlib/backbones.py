@@ -263,6 +263,8 @@ class SmallUNet(nn.Module):
         super().__init__()
         if not widths:
             raise ValueError("small_unet has one stage or more; give the channels of each: widths=(16, 32)")
+        if min(*widths, out) < 1:
+            raise ValueError(f"small_unet has one channel or more everywhere, not widths={tuple(widths)} and out={out}")
         self.channels_in = channels_in
         self.encoder = nn.ModuleList(
             Stage(before, width, halve=index > 0, norm=True, padding_mode="zeros")

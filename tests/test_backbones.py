@@ -377,6 +377,9 @@ def test_small_unet_learns_where_a_square_is():
 
 
 def test_small_unet_refuses():
+    for wrong in (dict(widths=(0, 8)), dict(out=0)):
+        with pytest.raises(ValueError, match="one channel or more everywhere"):
+            small_unet(3, **wrong)
     with pytest.raises(ValueError, match=r"takes pictures \(B, 1, H, W\), not a tensor of shape \(2, 3, 8, 8\)"):
         small_unet(1)(torch.rand(2, 3, 8, 8))
     with pytest.raises(ValueError, match="3 stages halve a picture 2 times, so it needs 4 pixels or more on each side, not 3 × 9"):

@@ -59,6 +59,9 @@ def sampling_viewer(
     for what, found in (("originals", len(shown)), ("labels", len(names)), ("truth", count if truth is None else len(truth))):
         if found != count:
             raise ValueError(f"there are {found} {what} for {count} pictures")
+    wanted = (count, module.transform.count)
+    if truth is not None and tuple(truth.shape) != wanted:
+        raise ValueError(f"the true maps have {wanted[1]} coefficients each, {wanted}, not {tuple(truth.shape)}")
     data = {
         "steps": steps, "names": names, "uris": [picture_uri(image) for image in shown],
         "lattices": pack(torch.stack([_lattice(module, each) for each in weights]), exact=True),

@@ -93,8 +93,8 @@ class SpatialTransformer(Attention):
         if not isinstance(features, int) or features < 2:
             raise ValueError(f"the localisation network gives 2 features or more, not {features!r}")
         self.size = (size, size) if isinstance(size, int) else size
-        if self.size is not None and min(self.size) < 1:
-            raise ValueError(f"the output has at least one pixel, not {self.size}")
+        if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
+            raise ValueError(f"the output has a height and a width of at least one pixel, not {self.size}")
         self.transform = family_called(transform)
         self.padding, self.fill, self.align_corners = padding, float(fill), align_corners
         self.localisation = localisation_network(channels, features) if localisation is None else localisation
