@@ -37,3 +37,15 @@ def test_a_script_without_measure_is_named(tmp_path, monkeypatch):
     script.write_text("")
     with pytest.raises(SystemExit, match="has no function `measure"):
         run(monkeypatch, script)
+
+
+def test_what_is_too_much_for_this_machine_is_measured_only_if_it_is_named(tmp_path, monkeypatch, capsys):
+    script = tmp_path / "results" / "chapter" / "long.py"
+    script.parent.mkdir(parents=True)
+    script.write_text(WORKS + "\ndef left_out():\n    return 'it needs a GPU'\n")
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    run(monkeypatch)
+    assert "long.py was left out: it needs a GPU" in capsys.readouterr().out
+    assert not script.with_suffix(".json").exists()
+    run(monkeypatch, script)
+    assert script.with_suffix(".json").exists()
