@@ -92,6 +92,28 @@ class Translation(Affine):
         return torch.stack([one, nothing, x, nothing, one, y], 1).unflatten(1, (2, 3))
 
 
+class Window(Translation):
+    """A window of fixed size, and its place: ``x' = s x + c`` and ``y' = s y + f``. Given as an object, ``Window(0.5)``.
+
+    The paper's networks for birds look through windows of half the picture. Where `Crop` starts from the whole picture
+    and may stay there, this has to leave out most of it from the first step on, and so has a reason to find its place.
+    Neutral is the window in the middle rather than the identity.
+
+    Args:
+        scale: s, the window's side as a share of the picture's, above 0.
+    """
+
+    def __init__(self, scale: float = 0.5) -> None:
+        super().__init__()
+        if not 0 < scale < float("inf"):
+            raise ValueError(f"a window's scale is above 0 and finite, not {scale!r}")
+        self.scale = float(scale)
+
+    def matrix(self, coefficients: Tensor) -> Tensor:
+        unscaled = super().matrix(coefficients)
+        return torch.cat([unscaled[..., :2] * self.scale, unscaled[..., 2:]], 2)
+
+
 class Rotation(Affine):
     """One angle in radians: ``x' = cos φ x − sin φ y`` and ``y' = sin φ x + cos φ y``. Right angles stay right angles
     only in a square picture, as both sides span −1 to 1."""
@@ -191,3 +213,41 @@ def transform(name: str | Transform) -> Transform:
     if name not in TRANSFORMS:
         raise ValueError(f"a transform is one of {', '.join(TRANSFORMS)}, not {name!r}")
     return TRANSFORMS[name]()
+
+
+def left_over(predicted: Tensor, truth: Tensor) -> Tensor:
+    """What a transformer leaves of a deformation: where its output looks in the picture that was never deformed.
+
+    It is ``truth⁻¹ ∘ predicted``. A transformer is free to choose the pose that it brings all pictures to, so there is
+    no one right map. But if it undoes the deformation, what is left is the same for all pictures.
+
+    Args:
+        predicted: coefficients of affine maps (N, 6), each from its output to the deformed picture.
+        truth: (N, 6), of those that deformed, from the upright picture to the deformed one.
+
+    Returns:
+        (N, 6), of the type of `predicted`.
+
+    Raises:
+        ValueError: other shapes.
+    """
+    if predicted.shape != truth.shape or predicted.dim() != 2 or predicted.shape[1] != 6:
+        raise ValueError(f"both are affine maps (N, 6), not {tuple(predicted.shape)} and {tuple(truth.shape)}")
+    return (torch.linalg.inv(_square(truth)) @ _square(predicted))[:, :2].flatten(1).to(predicted.dtype)
+
+
+def _square(affine: Tensor) -> Tensor:
+    """Affine maps (N, 6) as matrices (N, 3, 3), in float64."""
+    last = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64, device=affine.device).expand(len(affine), 1, 3)
+    return torch.cat([affine.double().unflatten(1, (2, 3)), last], 1)
+
+
+def pose(affine: Tensor) -> dict[str, Tensor]:
+    """What affine maps (N, 6) do, in words: each (N,).
+
+    Returns:
+        ``angle`` in radians, that of the nearest rotation, clockwise on the screen; ``scale``, the side of what a unit
+        square becomes, if it were a square; ``x`` and ``y``, where the middle goes.
+    """
+    a, b, x, d, e, y = affine.unbind(1)
+    return {"angle": torch.atan2(d - b, a + e), "scale": (a * e - b * d).abs().sqrt(), "x": x, "y": y}

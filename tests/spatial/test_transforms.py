@@ -4,7 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from attnlib.spatial.transforms import TRANSFORMS, Affine, Crop, Projective, Rotation, ThinPlate, Translation, places, transform
+from attnlib.spatial.transforms import (
+    TRANSFORMS, Affine, Crop, Projective, Rotation, ThinPlate, Translation, Window, left_over, places, pose, transform,
+)
 
 FLOAT = dict(dtype=torch.float64)
 AT = 2 * torch.rand(11, 2, generator=torch.Generator().manual_seed(0), **FLOAT) - 1
@@ -39,12 +41,22 @@ def test_counts_are_the_papers(name, count):
 @pytest.mark.parametrize("family, coefficients, six", [
     (Crop(), [0.5, 0.2, -0.3], [0.5, 0, 0.2, 0, 0.5, -0.3]),
     (Translation(), [0.2, -0.3], [1, 0, 0.2, 0, 1, -0.3]),
+    (Window(0.5), [0.2, -0.3], [0.5, 0, 0.2, 0, 0.5, -0.3]),
     (Rotation(), [math.pi / 6], [math.sqrt(3) / 2, -0.5, 0, 0.5, math.sqrt(3) / 2, 0]),
     (Projective(), [1.1, 0.2, 0.3, -0.1, 0.9, 0.4, 0, 0], [1.1, 0.2, 0.3, -0.1, 0.9, 0.4]),
 ])
 def test_narrower_families_are_affine_maps(family, coefficients, six):
     mapped = family(torch.tensor([coefficients], **FLOAT), AT)
     torch.testing.assert_close(mapped, Affine()(torch.tensor([six], **FLOAT), AT))
+
+
+def test_a_window_starts_in_the_middle_and_has_a_size():
+    window = Window(0.25)
+    at_first = window(torch.tensor([window.identity], **FLOAT), AT)
+    torch.testing.assert_close(at_first, 0.25 * AT[None])
+    for scale in (0, -1, float("inf")):
+        with pytest.raises(ValueError, match="a window's scale is above 0"):
+            Window(scale)
 
 
 def test_projective_map_by_hand():
@@ -105,3 +117,54 @@ def test_wrong_names_are_told():
     with pytest.raises(ValueError, match="2 or more points"):
         ThinPlate(1)
     assert transform(family := Crop()) is family
+
+
+def turned(angle, scale, x, y):
+    """A rotation and a scale about the middle, which then goes to x, y: (1, 6)."""
+    cos, sin = scale * math.cos(angle), scale * math.sin(angle)
+    return torch.tensor([[cos, -sin, x, sin, cos, y]], **FLOAT)
+
+
+@pytest.mark.parametrize("angle, scale, x, y", [(0.7, 0.5, 0.2, -0.4), (-2.5, 1.3, 0.0, 0.1), (0.0, 1.0, 0.0, 0.0)])
+def test_pose_tells_what_a_map_was_made_of(angle, scale, x, y):
+    told = {name: float(value) for name, value in pose(turned(angle, scale, x, y)).items()}
+    assert told == pytest.approx({"angle": angle, "scale": scale, "x": x, "y": y})
+
+
+def test_pose_of_a_sheared_map():
+    """Areas grow by |ae − bd|, mirrored or not, and a shear by itself turns by half its angle or so."""
+    told = pose(torch.tensor([[2.0, 0, 0, 0, -0.5, 0], [1.0, 0.2, 0, 0, 1, 0]], **FLOAT))
+    assert told["scale"].tolist() == [1.0, 1.0]
+    assert float(told["angle"][1]) == pytest.approx(math.atan2(-0.2, 2))
+
+
+def test_what_is_left_over_is_composed_place_by_place():
+    """The output's places, moved by what was predicted, are the upright picture's, moved by the truth."""
+    rng = torch.Generator().manual_seed(3)
+    predicted, truth = (torch.eye(2, 3, **FLOAT).flatten() + 0.3 * torch.randn(4, 6, generator=rng, **FLOAT)
+                        for _ in range(2))
+    left = left_over(predicted, truth)
+    affine = Affine()
+    for picture in range(4):
+        upright = affine(left[picture, None], AT)[0]
+        torch.testing.assert_close(affine(truth[picture, None], upright)[0], affine(predicted[picture, None], AT)[0])
+
+
+def test_nothing_varies_in_what_is_left_over_where_all_is_undone():
+    truth = torch.cat([turned(0.1 * n, 0.8 + 0.1 * n, 0.1 * n, -0.2 * n) for n in range(4)])
+    upright = torch.tensor([1.0, 0, 0, 0, 1, 0], **FLOAT)
+    torch.testing.assert_close(left_over(truth, truth), upright.expand(4, 6))
+    # The same pose of one's own for all: all turned by another half turn, and enlarged.
+    own = turned(math.pi, 0.5, 0.2, 0.3)
+    chosen = torch.cat([truth[:, [0, 1]] @ own[0].view(2, 3)[:, [0]], truth[:, [0, 1]] @ own[0].view(2, 3)[:, [1]],
+                        truth[:, [0, 1]] @ own[0].view(2, 3)[:, [2]] + truth[:, [2]],
+                        truth[:, [3, 4]] @ own[0].view(2, 3)[:, [0]], truth[:, [3, 4]] @ own[0].view(2, 3)[:, [1]],
+                        truth[:, [3, 4]] @ own[0].view(2, 3)[:, [2]] + truth[:, [5]]], 1)
+    torch.testing.assert_close(left_over(chosen, truth), own.expand(4, 6))
+
+
+def test_left_over_keeps_the_type_and_tells_other_shapes():
+    identity = torch.tensor([[1.0, 0, 0, 0, 1, 0]])
+    assert left_over(identity, identity).dtype == torch.float32
+    with pytest.raises(ValueError, match="affine maps"):
+        left_over(identity, identity[:, :3])
