@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from attnlib.attention import attentions
 from attnlib.data.pictures import Pictures
 from attnlib.spatial.stn import SpatialTransformer
-from attnlib.spatial.transforms import places
+from attnlib.spatial.transforms import Affine, places
 
 if TYPE_CHECKING:
     from attnlib.train.run import Run
@@ -26,7 +26,8 @@ SIDE = 9
 def sampling_viewer(
     network: torch.nn.Module, pictures: Pictures | Tensor, run: Run | None = None, *, only: str | None = None,
     truth: Tensor | None = None, originals: Tensor | None = None, labels: Sequence[str] | None = None,
-    name: str = "Where the transformer samples", alt: str | None = None, caption: str | None = None,
+    start: Literal["network", "identity"] = "network", name: str = "Where the transformer samples",
+    alt: str | None = None, caption: str | None = None,
 ) -> SamplingViewer:
     """The grid a spatial transformer lays over its input, and the picture it reads off, at each recorded step.
 
@@ -41,15 +42,19 @@ def sampling_viewer(
         truth: coefficients of the true maps (N, n) of the same family, drawn as a dashed frame.
         originals: (N, 1 or 3, H, W) in 0–1, the pictures as they are to be seen; by default `pictures`, cut at 0 and 1.
         labels: the pictures' names.
+        start: what is shown at first: the map of the ``"network"`` at the last step, or the ``"identity"``, for readers
+            who are to find a map themselves.
         name, alt, caption: the accessible name, what is seen in sentences, and what is printed below.
 
     Raises:
-        ValueError: no transformer, or several and no `only`; a run without its weights, or with other pictures;
+        ValueError: no transformer, or several and no `only`; an unknown `start`; a run without its weights, or with other pictures;
             `truth`, `originals` or `labels` of another number or form; or more than `attnlib.widgets.MOST_BYTES`.
     """
     from attnlib.widgets.sampling import SamplingViewer
     from attnlib.widgets.viewer import pack, picture_uri
 
+    if start not in ("network", "identity"):
+        raise ValueError(f"the viewer's start is 'network' or 'identity', not {start!r}")
     path, module = _transformer(network, only)
     images = pictures.images if isinstance(pictures, Pictures) else pictures
     shown = (images if originals is None else originals).detach().float().cpu().clamp(0, 1)
@@ -67,7 +72,7 @@ def sampling_viewer(
         "lattices": pack(torch.stack([_lattice(module, each) for each in weights]), exact=True),
         "truth": None if truth is None else pack(_lattice(module, truth), exact=True),
         "values": pack(shown, 0, 1), "fill": min(max(module.fill, 0.0), 1.0),
-        "size": list(module.size or images.shape[2:]),
+        "size": list(module.size or images.shape[2:]), "own": list(Affine.identity) if start == "identity" else None,
     }
     steps_told = f" at {len(steps)} steps of the training" if len(steps) > 1 else ""
     alt = alt or (f"Each of {count} pictures with the grid of places that are sampled{steps_told}, and beside it what is "

@@ -30,7 +30,7 @@ class Glimpses(Viewer):
 
     Attributes:
         data: ``names`` and ``uris`` of the pictures, their ``size`` and ``labels``, the ``classes``, the width of the
-            smallest ``patch`` in pixels, and ``paths`` with their ``locations``, ``patches`` and ``scores``.
+            smallest ``patch`` in pixels, the ``word`` for a step and whether they are ``joined``, and ``paths`` with their ``locations``, ``patches`` and ``scores``.
     """
 
     script = "glimpses"
@@ -38,7 +38,8 @@ class Glimpses(Viewer):
 
 def glimpses(
     paths: Mapping[str, GlimpsePath], pictures: Any, *, patch: int | None = None, classes: Sequence[str] | None = None,
-    labels: Sequence[str] | None = None, name: str = "Glimpses", alt: str | None = None, caption: str | None = None,
+    labels: Sequence[str] | None = None, word: str = "glimpse", joined: bool = True, name: str = "Glimpses",
+    alt: str | None = None, caption: str | None = None,
 ) -> Glimpses:
     """A picture, the glimpses that were taken of it one after the other, and the answer after each.
 
@@ -50,6 +51,9 @@ def glimpses(
         patch: width in pixels of the picture that a patch of the first scale covers; p by default.
         classes: names of the K answers; those of the pictures, or numbers, by default.
         labels: names of the pictures.
+        word: what a step is called.
+        joined: whether each place was chosen after the one before was seen. If not, as where all are chosen at once and
+            only sorted, no line joins them, and a path is called an order.
         name, alt, caption: the accessible name, what is seen in sentences, and what is printed below.
 
     Raises:
@@ -75,11 +79,12 @@ def glimpses(
     data = {
         "names": names, "uris": [picture_uri(image) for image in images], "size": list(images.shape[2:]),
         "labels": None if right is None else right.tolist(), "classes": classes, "patch": patch or side,
+        "word": word, "joined": joined,
         "paths": [{"name": label, "locations": pack(path.locations, exact=True), "patches": pack(path.patches, 0, 1),
                    "scores": pack(path.scores, exact=True)} for label, path in checked.items()],
     }
-    alt = alt or (f"{len(images)} pictures, each with {first.locations.shape[1]} glimpses as a path of dots, the patches "
-                  f"that are seen at the last one, and the answers after each ({', '.join(checked)}).")
+    alt = alt or (f"{len(images)} pictures, each with {first.locations.shape[1]} numbered squares that are looked at, "
+                  f"the patches that are seen in the last one, and the answers after each ({', '.join(checked)}).")
     return Glimpses(data, name=name, alt=alt, caption=caption)
 
 

@@ -11,7 +11,8 @@ class SamplingViewer(Viewer):
     Attributes:
         data: the ``steps`` and ``names`` of the pictures; ``lattices`` (steps, pictures, side, side, 2), where evenly
             spread places of the output look; the same for the ``truth``, without steps, or None; the ``values`` of the
-            pictures (N, 1 or 3, H, W) in 0–1 and their ``uris``; the ``fill`` outside, and the ``size`` of the output.
+            pictures (N, 1 or 3, H, W) in 0–1 and their ``uris``; the ``fill`` outside, the ``size`` of the output, and
+            the reader's ``own`` map at the start, or None.
     """
 
     script = "sampling"

@@ -28,6 +28,8 @@ def address(paths, tmp_path_factory):
 
 def test_answers_follow_the_steps(page):
     odds = torch.tensor([0.0, 2, 5]).softmax(0)
+    assert says(page).startswith("learned, glimpse 1 of 3: dog")
+    page.get_by_label("glimpse", exact=True).fill("2")
     assert says(page) == f"learned, glimpse 3 of 3: owl, {round(100 * float(odds[2]))} % sure, which is right"
     assert [text.split(" · ")[0] for text in page.locator(".attn-answers-so-far li").all_text_contents()] == ["dog", "dog", "owl"]
     page.get_by_label("glimpse", exact=True).fill("0")
@@ -35,10 +37,14 @@ def test_answers_follow_the_steps(page):
 
 
 def test_path_runs_through_the_places(page):
+    page.get_by_label("glimpse", exact=True).fill("2")
     # −1 is the left edge of 20 columns, 0 the middle of 12 rows.
     assert page.locator("path.attn-trail").get_attribute("d") == "M0.00 6.00L10.00 6.00L15.00 3.00"
     wide = [box.get_attribute("width") for box in page.locator("rect").all()]
-    assert wide == ["4", "8"] and float(page.locator("rect").first.get_attribute("x")) == 13
+    left = [float(box.get_attribute("x")) for box in page.locator("rect").all()]
+    assert wide == ["4"] * STEPS + ["4", "8"] and left == [-2, 8, 13, 13, 11]  # past ones, then both scales of the last
+    assert page.locator("svg text").all_text_contents() == ["1", "2", "3"]
+    assert page.locator(".attn-eyes > div").all_text_contents() == ["4 pixels wide", "8 pixels wide"]
     page.locator("select").nth(1).select_option("middle")
     assert page.locator("path.attn-trail").get_attribute("d") == "M10.00 6.00" + "L10.00 6.00" * 2
 
@@ -49,6 +55,16 @@ def test_patches_are_those_that_were_seen(page, paths):
     drawn = page.locator("canvas").nth(1).evaluate("c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]")
     grey = torch.tensor(drawn).view(SIDE, SIDE, 4)[..., 0] / 255
     assert (grey - paths["learned"].patches[1, 1, 1]).abs().max() < 0.02
+
+
+def test_places_that_were_chosen_at_once_are_not_joined(browser, paths, tmp_path):
+    viewer = glimpses(paths, torch.rand(2, 1, 12, 20), word="place", joined=False)
+    with opened(browser, alone(viewer, tmp_path / "page.html")) as page:
+        page.get_by_label("place", exact=True).fill("1")
+        assert page.locator("path.attn-trail").get_attribute("d") is None
+        assert says(page).startswith("learned, place 2 of 3: 1, ") and page.get_by_label("order").count() == 1
+        shown = [box.evaluate("b => b.style.display") for box in page.locator("rect").all()]
+        assert shown == ["", "", "none", "", ""]
 
 
 def test_it_plays(browser, address):

@@ -70,8 +70,16 @@ def test_a_map_of_ones_own(page, module, pictures):
 
 
 def test_it_can_be_switched_off(page, module, pictures):
+    page.get_by_label("c", exact=True).fill("-0.5")  # a map of one's own gives way
     page.evaluate("model.set('state', 0)")
-    assert agrees(page, module, pictures[0], torch.tensor([1.0, 0, 0, 0, 1, 0])) and says(page).startswith("off")
+    assert agrees(page, module, pictures[0], torch.tensor([1.0, 0, 0, 0, 1, 0])) and says(page).startswith("switched off")
+
+
+def test_it_may_begin_with_the_identity(browser, module, pictures, tmp_path):
+    begun = alone(sampling_viewer(module, pictures, start="identity"), tmp_path / "page.html")
+    with opened(browser, begun) as page:
+        assert agrees(page, module, pictures[0], torch.tensor([1.0, 0, 0, 0, 1, 0]))
+        assert says(page).startswith("your own map: x′ = 1.00 x + 0.00 y")
 
 
 def test_true_map_is_the_dashed_frame(page):

@@ -72,6 +72,8 @@ def test_wrong_arguments_are_told():
         sampling_viewer(net, some, truth=torch.zeros(2, 6))
     with pytest.raises(ValueError, match=r"6 coefficients each, \(3, 6\), not \(3, 5\)"):
         sampling_viewer(net, some, truth=torch.zeros(3, 5))
+    with pytest.raises(ValueError, match="'network' or 'identity', not 'end'"):
+        sampling_viewer(net, some, start="end")
     with pytest.raises(ValueError, match="1 labels for 3"):
         sampling_viewer(net, some, labels=["a"])
     bare = fit(net, (pictures(), torch.arange(40) % 3), steps=2, batch=8, progress=False)

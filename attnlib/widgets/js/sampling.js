@@ -9,7 +9,7 @@ export default {
     const { steps, names, size, uris } = data, [, count, side] = data.lattices.shape, end = steps.length - 1;
     const lattices = unpack(data.lattices), truths = data.truth && unpack(data.truth), values = unpack(data.values);
     const [, channels, rows, columns] = data.values.shape;
-    const view = { picture: 0, step: end, own: null };
+    const view = { picture: 0, step: end, own: data.own };
     let timer = 0;
 
     // A map as a function of a place: x and y from −1 to 1 in the output to x and y in the picture.
@@ -71,7 +71,7 @@ export default {
       }
       context.putImageData(image, 0, 0);
       sliders.forEach((slider, at) => slider.set([a, b, c, d, e, f][at]));
-      const who = view.own ? "your own map" : model.get("state") ? `step ${steps[view.step]}` : "off";
+      const who = view.own ? "your own map" : model.get("state") ? `step ${steps[view.step]}` : "switched off";
       say(`${who}: x′ = ${a.toFixed(2).replace("-", "−")} x ${signed(b)} y ${signed(c)}, y′ = ${d.toFixed(2).replace("-", "−")} x ${signed(e)} y ${signed(f)}`);
     };
     const set = (what) => { Object.assign(view, what); show(); };
@@ -100,7 +100,8 @@ export default {
         el("button", { type: "button", onclick: () => set({ own: IDENTITY }) }, "identity"),
         el("button", { type: "button", onclick: () => set({ own: null }) }, "the network's")));
     show();
-    model.on("change:state", show);
-    return () => { stop(); model.off("change:state", show); };
+    const flip = () => set({ own: null });
+    model.on("change:state", flip);
+    return () => { stop(); model.off("change:state", flip); };
   },
 };
