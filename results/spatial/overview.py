@@ -2,13 +2,16 @@
 
 Digits of 20×20 pixels anywhere on 40×40, among eight fragments of other digits. *Whole picture*, *half the resolution*
 and *spatial transformer* end in the same convolutions; *narrow* has half as many channels, and does with about as
-little arithmetic as the transformer. Dynamic capacity and recurrent attention are
-networks of their own. Each arm is trained with eight fragments and tested with none, 4, 8 and 16: one accuracy each.
+little arithmetic as the transformer. Dynamic capacity and recurrent attention are networks of their own. Each arm is
+trained with eight fragments and tested with none, 4, 8 and 16: one accuracy each.
 
 Steps and rates were set in pilots with seeds from 900 on, for each kind of network by itself: supervised ones stop to
 gain within SUPERVISED; recurrent attention, which learns by trial, gets several times as many pictures. Of interest is
 a difference of 0.02.
 """
+
+import runpy
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -20,6 +23,7 @@ from attnlib.spatial.reinforce import correct, reinforce
 from attnlib.spatial.transforms import Window
 from attnlib.train import evaluate
 
+convolutions = runpy.run_path(str(Path(__file__).with_name("stn.py")))["convolutional"]
 SIZE, LEARNED_WITH, TESTED_WITH = 40, 8, (0, 4, 8, 16)
 SUPERVISED = dict(steps=800, batch=64, lr=0.005)
 REWARDED = dict(steps=2_500, batch=128, lr=0.003)
@@ -28,15 +32,6 @@ RETINA = dict(glimpses=4, patch=8, scales=3, hidden=256, sigma=0.2, gain=0.2)
 
 def digits(count: int, part: str, seed: int, clutter: int = LEARNED_WITH):
     return warped_digits(count, "clutter", SIZE, clutter=clutter, part=part, seed=seed)
-
-
-def convolutions(width: int = 16) -> nn.Sequential:
-    """Three convolutions, and of each channel the strongest answer, wherever it is."""
-    def stage(before: int, after: int) -> list[nn.Module]:
-        return [nn.Conv2d(before, after, 3, padding=1), nn.ReLU()]
-
-    return nn.Sequential(*stage(1, width), nn.MaxPool2d(2), *stage(width, 2 * width), nn.MaxPool2d(2),
-                         *stage(2 * width, 2 * width), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(2 * width, 10))
 
 
 def reduced() -> nn.Sequential:

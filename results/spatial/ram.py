@@ -11,6 +11,8 @@ same pictures, steps and rate, set in pilots of *learned* with seeds from 900 on
 """
 
 import contextlib
+import runpy
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +24,7 @@ from attnlib.spatial.reinforce import correct, reinforce
 from attnlib.spatial.retina import covered
 from attnlib.train import evaluate
 
+convolutional = runpy.run_path(str(Path(__file__).with_name("stn.py")))["convolutional"]
 SIZE, DIGIT, COARSE = 32, 12, 20
 SPREAD = torch.tensor([[-0.4, -0.4], [0.4, -0.4], [0.0, 0.4]])
 EYE = dict(glimpses=3, patch=8, scales=2, hidden=128, sigma=0.25, gain=0.2)
@@ -38,15 +41,6 @@ class Coarse(nn.Module):
 def connected(size: int, hidden: int = 128) -> nn.Sequential:
     return nn.Sequential(nn.Flatten(), nn.Linear(size * size, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(),
                          nn.Linear(hidden, 10))
-
-
-def convolutional(width: int = 16) -> nn.Sequential:
-    """Three convolutions, and of each channel the strongest answer, wherever it is."""
-    def stage(before: int, after: int) -> list[nn.Module]:
-        return [nn.Conv2d(before, after, 3, padding=1), nn.ReLU()]
-
-    return nn.Sequential(*stage(1, width), nn.MaxPool2d(2), *stage(width, 2 * width), nn.MaxPool2d(2),
-                         *stage(2 * width, 2 * width), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(2 * width, 10))
 
 
 def digits(seed: int):

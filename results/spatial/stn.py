@@ -26,7 +26,7 @@ def connected(size: int, hidden: int = 64) -> nn.Sequential:
     return nn.Sequential(nn.Flatten(), nn.Linear(size * size, hidden), nn.ReLU(), nn.Linear(hidden, 10))
 
 
-def convolutional(size: int, width: int = 16) -> nn.Sequential:
+def convolutional(width: int = 16) -> nn.Sequential:
     """Three convolutions, and of each channel the strongest answer, wherever it is."""
     def stage(before: int, after: int) -> list[nn.Module]:
         return [nn.Conv2d(before, after, 3, padding=1), nn.ReLU()]
@@ -35,7 +35,8 @@ def convolutional(size: int, width: int = 16) -> nn.Sequential:
                          *stage(2 * width, 2 * width), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(2 * width, 10))
 
 
-FAMILIES = {"FCN": connected, "CNN": convolutional}
+# Of both, a network for pictures of this size; only the first has to know it.
+FAMILIES = {"FCN": connected, "CNN": lambda size, width=16: convolutional(width)}
 
 
 def wider(family, size: int) -> nn.Sequential:

@@ -22,7 +22,7 @@ def arm(where: str):
         scores = {}
         for warp in ("rotation", "rts"):
             torch.manual_seed(seed)
-            layers = list(convolutional(SIZES[warp]))
+            layers = list(convolutional())
             if where == "picture":
                 layers.insert(0, create("stn", 1))
             if where == "features":
