@@ -47,8 +47,9 @@ def sampling_viewer(
         name, alt, caption: the accessible name, what is seen in sentences, and what is printed below.
 
     Raises:
-        ValueError: no transformer, or several and no `only`; an unknown `start`; a run without its weights, or with other pictures;
-            `truth`, `originals` or `labels` of another number or form; or more than `attnlib.widgets.MOST_BYTES`.
+        ValueError: no transformer, or several and no `only`; an unknown `start`; a run without its weights, or with
+            other pictures; `truth`, `originals` or `labels` of another number or form; or more than
+            `attnlib.widgets.MOST_BYTES`.
     """
     from attnlib.widgets.sampling import SamplingViewer
     from attnlib.widgets.viewer import pack, picture_uri

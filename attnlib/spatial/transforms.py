@@ -105,7 +105,7 @@ class Window(Translation):
 
     def __init__(self, scale: float = 0.5) -> None:
         super().__init__()
-        if not 0 < scale < float("inf"):
+        if not isinstance(scale, (int, float)) or not 0 < scale < float("inf"):
             raise ValueError(f"a window's scale is above 0 and finite, not {scale!r}")
         self.scale = float(scale)
 

@@ -54,7 +54,7 @@ def test_a_window_starts_in_the_middle_and_has_a_size():
     window = Window(0.25)
     at_first = window(torch.tensor([window.identity], **FLOAT), AT)
     torch.testing.assert_close(at_first, 0.25 * AT[None])
-    for scale in (0, -1, float("inf")):
+    for scale in (0, -1, float("inf"), "half"):
         with pytest.raises(ValueError, match="a window's scale is above 0"):
             Window(scale)
 
