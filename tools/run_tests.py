@@ -20,8 +20,10 @@ TWO = ["-n", "2", "--dist", "loadscope"]
 TWO_FREE = ["-n", "2", "--dist", "worksteal"]
 NO_NOTEBOOKS = ["-p", "no:nbval"]  # it takes seconds to load
 
+PACKAGE = ["tests", "--ignore=tests/pages", "--ignore=tests/site", *NO_NOTEBOOKS]
 PARTS = {
-    "package": ["tests", "--ignore=tests/pages", "--ignore=tests/site", *NO_NOTEBOOKS, *TWO, "--durations=10"],
+    "package": [*PACKAGE, "-m", "not speed", *TWO, "--durations=10"],
+    "speed": [*PACKAGE, "-m", "speed"],  # after the others and in one process: times are taken while nothing else runs
     "rules": ["tests/pages", *NO_NOTEBOOKS],
     "notebooks": [
         "book", "-p", "notebook_run", "--nbval", "--nbval-current-env", "--nbval-cell-timeout=300",

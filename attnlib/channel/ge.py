@@ -146,9 +146,10 @@ def scale(x: Tensor, gates: Tensor) -> Tensor:
     if (h, w) == (1, 1):
         return x * gates
     if rows % h == 0 and columns % w == 0:
-        # Every gate is broadcast over its block: the stretched map is never formed.
-        blocks = x.unflatten(3, (w, columns // w)).unflatten(2, (h, rows // h))
-        return (blocks * gates[:, :, :, None, :, None]).flatten(4).flatten(2, 3)
+        # Along a row the gates are repeated, down the rows they are broadcast. The stretched map is never formed, and
+        # the backward pass adds up whole rows: broadcast over its block, a gate would be the sum of many short pieces.
+        wide = gates.repeat_interleave(columns // w, dim=3)
+        return (x.unflatten(2, (h, rows // h)) * wide[:, :, :, None]).flatten(2, 3)
     return x * gates[:, :, _nearest(h, rows, x)][:, :, :, _nearest(w, columns, x)]
 
 

@@ -362,6 +362,7 @@ def test_another_device_draws_the_same():
     assert (here.truth["mask"] != there.truth["mask"].cpu()).float().mean() < 1e-4
 
 
+@pytest.mark.speed
 def test_ten_thousand_scenes_take_little_time():
     """In processor time, which other processes change little; about 1.5 s were measured."""
     taken = []
