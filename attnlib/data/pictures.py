@@ -9,8 +9,8 @@ from torch import Tensor
 
 def check_count(maker: str, count: int) -> None:
     """What every maker of pictures asks of their number; the error names the maker."""
-    if count < 1:
-        raise ValueError(f"{maker} makes at least one picture, not {count}")
+    if not isinstance(count, int) or count < 1:
+        raise ValueError(f"{maker} makes at least one picture, not {count!r}")
 
 
 @dataclasses.dataclass(frozen=True)

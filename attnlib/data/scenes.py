@@ -13,7 +13,7 @@ from attnlib.data._painting import drawn, hues, random_ground
 from attnlib.data._shapes import (
     ANIMALS, CAPSULES, KEYPOINTS, MARKS, PARTS, THINGS, boxes, keypoints, longer_sides, moved, posed, table,
 )
-from attnlib.data.pictures import Pictures
+from attnlib.data.pictures import Pictures, check_count
 
 __all__ = ["ANIMALS", "KEYPOINTS", "MARKS", "PARTS", "scenes"]
 
@@ -253,8 +253,7 @@ def _pair(what: str, value: int | Sequence[int]) -> tuple[int, int]:
 def _check(count: int, height: int, width: int, least: int, most: int, clutter: float, contrast: float,
            scale: tuple[float, ...], turn: float, distractors: int, noise: float) -> None:
     """Refuse numbers that make no scenes."""
-    if not isinstance(count, int) or count < 1:
-        raise ValueError(f"scenes makes at least one picture, not {count}")
+    check_count("scenes", count)
     if min(height, width) < 16:
         raise ValueError(f"scenes needs 16 pixels or more to show an animal, not {height} × {width}")
     if not 1 <= least <= most:

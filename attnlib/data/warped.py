@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from attnlib.arguments import not_negative, whole
 from attnlib.data._warps import drawn_maps, unbent, undone
 from attnlib.data.pictures import Pictures, check_count
 
@@ -119,8 +120,7 @@ def _knobs(count: int, warp: str, part: str, noise: float, given: dict) -> dict:
         raise ValueError(f"scale is the smallest and the largest, above 0, not {knobs['scale']}")
     strengths = {"noise": noise} | {name: knobs[name] for name in ("rotation", "shift", "projective", "elastic")}
     for name, value in strengths.items():
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{name} is 0 or more, not {value}")
+        not_negative(name, value)
     if knobs["projective"] and knobs["elastic"]:
         raise ValueError("a picture is warped by projective or by elastic, not by both: set one of them to 0")
     return knobs
@@ -130,8 +130,7 @@ def _check_sizes(knobs: dict, digit: int) -> None:
     size, clutter, fragment = (knobs[name] for name in ("size", "clutter", "fragment"))
     for name, value, least in (("size", size, 4), ("digit", digit, 4), ("clutter", clutter, 0),
                                ("fragment", fragment, 1)):
-        if not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} is a whole number from {least} up, not {value!r}")
+        whole(name, value, least)
     if digit > size:
         raise ValueError(f"a digit of {digit} pixels does not fit a canvas of {size}")
     if clutter and fragment > digit:

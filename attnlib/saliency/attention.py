@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from attnlib.arguments import positive, whole
 from attnlib.attention import Attention, Description
 from attnlib.registry import register
 
@@ -87,13 +88,11 @@ class AttentionPool(Attention):
         super().__init__(channels)
         hidden = max(1, channels // 4) if hidden is None else hidden
         for word, value in (("hidden", hidden), ("queries", queries)):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"AttentionPool's {word} is a whole number from 1 up, not {value!r}")
+            whole(f"AttentionPool's {word}", value)
         if select not in SELECTIONS:
             raise ValueError(f"AttentionPool's select is one of {', '.join(SELECTIONS)}, not {select!r}")
-        if not 0 < temperature < math.inf:
-            raise ValueError(f"AttentionPool's temperature is above 0 and finite, not {temperature!r}")
-        self.tasks, self.select, self.temperature = queries, select, temperature
+        self.tasks, self.select = queries, select
+        self.temperature = positive("AttentionPool's temperature", temperature)
         self.key = nn.Conv2d(channels, hidden, 1, bias=bias)
         self.queries = nn.Parameter(torch.empty(queries, hidden))
         nn.init.xavier_uniform_(self.key.weight)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from attnlib.arguments import positive
 from attnlib.attention import check_feature_map
 
 # Geisler and Perry 1998: the eccentricity, in degrees, at which acuity is half of what it is at fixation; and the
@@ -34,7 +35,8 @@ def cutoff(eccentricity: Tensor, foveal: float = FOVEAL_CUTOFF, half_acuity: flo
     Raises:
         ValueError: `foveal` or `half_acuity` is not above 0.
     """
-    _check_positive(foveal=foveal, half_acuity=half_acuity)
+    positive("foveal", foveal)
+    positive("half_acuity", half_acuity)
     return foveal * half_acuity / (half_acuity + eccentricity)
 
 
@@ -55,7 +57,7 @@ def eccentricity(size: tuple[int, int], at: Tensor | Sequence[float], degrees_pe
     at = (at.cpu() if isinstance(at, Tensor) else torch.as_tensor(at, dtype=torch.float64)).double()
     if at.dim() not in (1, 2) or at.shape[-1] != 2:
         raise ValueError(f"a fixation is x and y, (2,) or one pair for each picture (B, 2), not {tuple(at.shape)}")
-    _check_positive(degrees_per_pixel=degrees_per_pixel)
+    positive("degrees_per_pixel", degrees_per_pixel)
     x, y = at.reshape(-1, 2).T
     height, width = size
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)  # also false for NaN
@@ -87,7 +89,7 @@ def blur_width(
     Raises:
         ValueError: `degrees_per_pixel`, `foveal` or `half_acuity` is not above 0.
     """
-    _check_positive(degrees_per_pixel=degrees_per_pixel)
+    positive("degrees_per_pixel", degrees_per_pixel)
     finest = 0.5 / degrees_per_pixel
     times = finest / cutoff(eccentricity, finest if foveal is None else foveal, half_acuity)
     return PIXEL_BLUR * (times.square() - 1).clamp(min=0).sqrt()
@@ -181,9 +183,3 @@ def _shares(wanted: Tensor, levels: Sequence[float]) -> Tensor:
     share = (wanted - grid[above - 1]) / (grid[above] - grid[above - 1])
     shares = wanted.new_zeros(len(levels), *wanted.shape).scatter_(0, above[None], share[None])
     return shares.scatter_(0, above[None] - 1, 1 - share[None])
-
-
-def _check_positive(**numbers: float) -> None:
-    for word, value in numbers.items():
-        if not 0 < value < math.inf:
-            raise ValueError(f"{word} is above 0 and finite, not {value!r}")

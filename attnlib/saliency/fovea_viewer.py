@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from attnlib.arguments import positive
 from attnlib.data.pictures import Pictures
 from attnlib.saliency.fovea import HALF_ACUITY, PIXEL_BLUR, blur_width, blurred, foveate, variances_up_to
 
@@ -87,8 +88,10 @@ def _checked(pictures: Any, labels: Sequence[str] | None, degrees: Sequence[floa
                   else [f"picture {number}" for number in range(1, len(images) + 1)])
     if len(labels) != len(images):
         raise ValueError(f"there are {len(labels)} labels for {len(images)} pictures")
-    if not degrees or min(degrees) <= 0:
-        raise ValueError(f"a picture spans one or more angles above 0 degrees, not {list(degrees)}")
+    if not degrees:
+        raise ValueError("a picture spans one or more angles in degrees, and there is none")
+    for angle in degrees:
+        positive("an angle that a picture spans, in degrees,", angle)
     if not all(0 <= share <= 1 for share in at):
         raise ValueError(f"the gaze starts inside the picture, at shares of its width and height in 0–1, not {at}")
     return images, list(labels)

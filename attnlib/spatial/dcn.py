@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attnlib.arguments import whole
 from attnlib.attention import Attention, Description
 from attnlib.registry import register
 from attnlib.spatial.dcn_networks import coarse_network, fine_network, top_network
@@ -112,9 +113,7 @@ class DynamicCapacityNetwork(Attention):
         super().__init__(channels)
         for name, value, least in (("classes", classes, 2), ("patch", patch, 1), ("stride", stride, 1),
                                    ("padding", padding, 0), ("k", 0 if k == "all" else k, 0)):
-            if not isinstance(value, int) or value < least:
-                more = ", or 'all'" if name == "k" else ""
-                raise ValueError(f"{name} is a whole number from {least} up{more}, not {value!r}")
+            whole(name if name != "k" else "k, unless it is 'all',", value, least)
         if choose not in CHOICES:
             raise ValueError(f"choose is one of {', '.join(CHOICES)}, not {choose!r}")
         if fine is None and patch != 11:

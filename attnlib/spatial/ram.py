@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from attnlib.arguments import number, positive, whole
 from attnlib.attention import Attention, Description
 from attnlib.registry import register
 from attnlib.spatial.reinforce import Episode
@@ -125,11 +126,15 @@ class RecurrentAttention(Attention):
             classes=classes, glimpses=glimpses, patch=patch, scales=scales, hidden=hidden, features=features,
             locator_hidden=1 if locator_hidden is None else locator_hidden, samples=samples,
         )
-        _check_options(counts, sigma, policy)
-        self.glimpses, self.patch, self.scales, self.fill = glimpses, patch, scales, float(fill)
-        if not 0 < gain < math.inf:
-            raise ValueError(f"RecurrentAttention's gain is above 0 and finite, not {gain!r}")
-        self.gain, self.squash, self.sigma, self.policy = float(gain), squash, float(sigma), policy
+        for word, value in counts.items():
+            whole(f"RecurrentAttention's {word}", value)
+        if policy not in POLICIES:
+            raise ValueError(f"RecurrentAttention's policy is one of {', '.join(POLICIES)}, not {policy!r}")
+        self.glimpses, self.patch, self.scales = glimpses, patch, scales
+        self.fill = float(number("RecurrentAttention's fill", fill))
+        self.gain = float(positive("RecurrentAttention's gain", gain))
+        self.sigma = float(positive("RecurrentAttention's sigma", sigma))
+        self.squash, self.policy = squash, policy
         self.through, self.attached, self.samples = through, attached, samples
         self.what = nn.Linear(scales * channels * patch**2, features)
         self.where = nn.Linear(2, features)
@@ -240,16 +245,6 @@ def _locator(inputs: int, hidden: int | None) -> nn.Module:
     last = nn.Linear(inputs if hidden is None else hidden, 2)
     nn.init.zeros_(last.bias)
     return last if hidden is None else nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), last)
-
-
-def _check_options(counts: dict[str, int], sigma: float, policy: str) -> None:
-    for word, value in counts.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"RecurrentAttention's {word} is a whole number from 1 up, not {value!r}")
-    if not 0 < sigma < math.inf:
-        raise ValueError(f"RecurrentAttention's sigma is above 0 and finite, not {sigma!r}")
-    if policy not in POLICIES:
-        raise ValueError(f"RecurrentAttention's policy is one of {', '.join(POLICIES)}, not {policy!r}")
 
 
 @torch.fx.wrap

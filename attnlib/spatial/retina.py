@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from attnlib.arguments import whole
+
 
 def retina(x: Tensor, locations: Tensor, patch: int = 8, scales: int = 1, fill: float = 0.0) -> Tensor:
     """Cut square patches of growing size around each place, all reduced to the same number of pixels.
@@ -112,8 +114,7 @@ def _cut(x: Tensor, at: Tensor, side: int, fill: float) -> Tensor:
 @torch.fx.wrap
 def _check(x: Tensor, locations: Tensor, patch: int, scales: int) -> None:
     for word, value in (("patch", patch), ("scales", scales)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"a retina's {word} is a whole number from 1 up, not {value!r}")
+        whole(f"a retina's {word}", value)
     if locations.dim() < 2 or len(locations) != len(x) or locations.shape[-1] != 2:
         raise ValueError(
             f"a retina takes places (B, …, 2) for pictures {tuple(x.shape)}, not {tuple(locations.shape)}"

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attnlib.arguments import number, whole
 from attnlib.attention import Attention, Description
 from attnlib.registry import register
 from attnlib.spatial.transforms import Transform, places
@@ -90,13 +91,12 @@ class SpatialTransformer(Attention):
         super().__init__(channels)
         if padding not in PADDINGS:
             raise ValueError(f"the padding is one of {', '.join(PADDINGS)}, not {padding!r}")
-        if not isinstance(features, int) or features < 2:
-            raise ValueError(f"the localisation network gives 2 features or more, not {features!r}")
+        whole("the number of features from the localisation network", features, 2)
         self.size = (size, size) if isinstance(size, int) else size
         if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
             raise ValueError(f"the output has a height and a width of at least one pixel, not {self.size}")
         self.transform = family_called(transform)
-        self.padding, self.fill, self.align_corners = padding, float(fill), align_corners
+        self.padding, self.fill, self.align_corners = padding, float(number("fill", fill)), align_corners
         self.localisation = localisation_network(channels, features) if localisation is None else localisation
         self.coefficients = nn.Linear(features, self.transform.count)
         self.start_from_identity()

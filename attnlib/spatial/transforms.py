@@ -12,6 +12,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from attnlib.arguments import positive
+
 
 @torch.fx.wrap
 def places(height: int, width: int, like: Tensor, *, align_corners: bool = False) -> Tensor:
@@ -105,9 +107,7 @@ class Window(Translation):
 
     def __init__(self, scale: float = 0.5) -> None:
         super().__init__()
-        if not isinstance(scale, (int, float)) or not 0 < scale < float("inf"):
-            raise ValueError(f"a window's scale is above 0 and finite, not {scale!r}")
-        self.scale = float(scale)
+        self.scale = float(positive("a window's scale", scale))
 
     def matrix(self, coefficients: Tensor) -> Tensor:
         unscaled = super().matrix(coefficients)

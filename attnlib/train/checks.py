@@ -57,21 +57,3 @@ def check_resumed(run, fixed: dict[str, Any]) -> None:
     changed = [f"{name}={run.settings[name]!r}" for name, value in fixed.items() if run.settings[name] != value]
     if changed:
         raise ValueError(f"the run to resume was begun with {', '.join(changed)}; go on with the same")
-
-
-def whole(name: str, value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} is a whole number from 1 up, not {value!r}")
-    return value
-
-
-def positive(name: str, value: Any) -> float:
-    if not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise ValueError(f"{name} is a positive number, not {value!r}")
-    return value
-
-
-def share(name: str, value: Any) -> float:
-    if not isinstance(value, (int, float)) or not 0 < value < 1:
-        raise ValueError(f"{name} is a share between 0 and 1, not {value!r}")
-    return value

@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnlib.train.checks import Data, check_labels, check_resumed, positive, share, to_device, whole
+from attnlib.arguments import positive, share, whole
+from attnlib.train.checks import Data, check_labels, check_resumed, to_device
 from attnlib.train.run import DivergedError, Run, Scores
 from attnlib.train.session import (
     WORTH_SHARING, Display, Interrupt, evaluation, generators, kept_memory, one_thread, own_rng, pick_device,

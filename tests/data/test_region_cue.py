@@ -64,6 +64,7 @@ def test_without_the_cue_there_is_no_bar():
     assert region_cue_task(4, noise=0, cue=0).images[:, 2].abs().sum() == 0
 
 
-def test_no_pictures_are_refused():
-    with pytest.raises(ValueError, match="at least one picture"):
-        region_cue_task(0)
+@pytest.mark.parametrize("count", [0, "many", 2.5])
+def test_no_number_of_pictures_is_refused(count):
+    with pytest.raises(ValueError, match=f"at least one picture, not {count!r}"):
+        region_cue_task(count)

@@ -48,9 +48,9 @@ def test_one_picture_of_one_class_may_have_no_name():
 
 
 @pytest.mark.parametrize("wrong, message", [
-    (dict(degrees=()), "one or more angles"), (dict(degrees=(0, 30)), "above 0 degrees"),
+    (dict(degrees=()), "one or more angles"), (dict(degrees=(0, 30)), "in degrees, is above 0"),
     (dict(at=(0.5, 1.2)), "inside the picture"), (dict(labels=["one"]), "1 labels for 2 pictures"),
-    (dict(half_acuity=0), "half_acuity is above 0"),
+    (dict(degrees=("wide",)), "is above 0 and finite, not 'wide'"), (dict(half_acuity=0), "half_acuity is above 0"),
 ])
 def test_wrong_arguments_are_told(wrong, message):
     with pytest.raises(ValueError, match=message):

@@ -360,8 +360,8 @@ def test_bad_input_is_refused(spoil, error, says):
 
 
 @pytest.mark.parametrize("options, message", [
-    (dict(k=-1), "k is a whole number from 0 up, or 'all'"), (dict(k=1.5), "k is a whole number"),
-    (dict(k="some"), "k is a whole number"), (dict(classes=1), "classes is a whole number from 2"),
+    (dict(k=-1), "k, unless it is 'all', is a whole number from 0 up"), (dict(k=1.5), "is a whole number from 0"),
+    (dict(k="some"), "is a whole number from 0"), (dict(classes=1), "classes is a whole number from 2"),
     (dict(stride=0), "stride is a whole number from 1"), (dict(choose="best"), "one of entropy, norm, random"),
     (dict(patch=12), "sees 11×11 pixels"),
 ])

@@ -467,6 +467,7 @@ def test_bad_input_is_refused_in_one_sentence(spoil, error, says):
     ({"patch": 1.5}, "patch is a whole number"), ({"locator_hidden": 0}, "locator_hidden is a whole number"),
     ({"samples": 0}, "samples is a whole number"), ({"sigma": 0}, "sigma is above 0"),
     ({"sigma": math.nan}, "sigma is above 0"), ({"gain": 0}, "gain is above 0"),
+    ({"sigma": "wide"}, "sigma is above 0 and finite, not 'wide'"), ({"fill": "grey"}, "fill is a finite number"),
     ({"policy": "fixed"}, "one of learned, random, middle"),
 ])
 def test_bad_options_are_refused(options, says):

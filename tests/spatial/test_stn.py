@@ -172,7 +172,7 @@ def test_output_may_have_another_size():
 
 @pytest.mark.parametrize("wrong, message", [
     (dict(transform="shear"), "one of affine, crop"), (dict(padding="zeros"), "one of fill, border"),
-    (dict(features=1), "2 features or more"), (dict(size=(0, 4)), "at least one pixel"), (dict(size=(4,)), "a height and a width"),
+    (dict(features=1), "a whole number from 2 up"), (dict(fill="grey"), "fill is a finite number, not 'grey'"), (dict(size=(0, 4)), "at least one pixel"), (dict(size=(4,)), "a height and a width"),
 ])
 def test_wrong_arguments_are_told(wrong, message):
     with pytest.raises(ValueError, match=message):
