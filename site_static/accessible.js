@@ -39,7 +39,15 @@
   // Also when maths and widgets have been drawn.
   new ResizeObserver(markScrolling).observe(document.querySelector(".bd-article-container"));
 
-  // Of a long line of neighbours, the part around this page.
+  // Of a long line of neighbours, the part around this page; where it goes on is marked.
+  each(".where-mechanisms", (line) => {
+    const mark = () => {
+      const ends = { before: line.scrollLeft > 1, after: line.scrollLeft + line.clientWidth < line.scrollWidth - 1 };
+      line.dataset.more = Object.keys(ends).filter((end) => ends[end]).join(" ");
+    };
+    line.addEventListener("scroll", mark, { passive: true });
+    new ResizeObserver(mark).observe(line);
+  });
   each(".where-mechanism[aria-current]", (here) => {
     const line = here.closest("ul");
     line.scrollLeft = here.offsetLeft - line.offsetLeft - (line.clientWidth - here.offsetWidth) / 2;

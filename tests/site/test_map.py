@@ -197,6 +197,11 @@ def test_map_and_strip_fit_and_are_accessible(browser, serve, little, viewport, 
         assert strip.bounding_box()["height"] < (80 if viewport == WIDE else 120)
         line = page.locator(".where-mechanisms")
         assert line.evaluate("line => line.scrollWidth > line.clientWidth && line.tabIndex === 0")
+        for place, ends in ((0, "after"), (40, "before after"), (9999, "before")):
+            line.evaluate("(line, place) => { line.scrollLeft = place; }", place)
+            page.wait_for_function("ends => document.querySelector('.where-mechanisms').dataset.more === ends", arg=ends)
+        line.evaluate("line => { line.scrollLeft = 0; }")
+        page.reload()
         box, here = line.bounding_box(), line.locator("[aria-current]").bounding_box()
         assert box["x"] <= here["x"] + 1 and here["x"] + here["width"] <= box["x"] + box["width"] + 1
     assert not faults
