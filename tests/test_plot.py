@@ -22,8 +22,8 @@ def rand(*shape, seed=0):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def svg_of(figure):
-    return ET.fromstring(figure.drawings[0].svg)
+def svg_of(figure, drawn=0):
+    return ET.fromstring(figure.drawings[drawn].svg)
 
 
 def words_of(element):
@@ -501,6 +501,21 @@ def test_words_fit_their_boxes():
     svg = svg_of(plot.diagram(attend=["MMMM WWWW mmmm", "illi"], use=["s · x"]))
     boxes = [node for node in svg.iter() if node.tag.endswith("rect")]
     assert max(float(box.get("width")) for box in boxes) > 14 * 14 * 0.75
+
+
+def test_the_input_may_enter_a_later_step():
+    steps = dict(attend=["find"], use=[plot.Step("grid", shape="B×H×W×2"), "sampler", "sum"])
+    first, second = plot.diagram(**steps), plot.diagram(**steps, enters=1)
+    assert "where it says sampler" in second.alt and "where it says" not in first.alt
+    for drawn in range(2):  # wide and narrow: as many arrows, one of which ends elsewhere
+        ends = [[node.get("d") for node in svg_of(figure, drawn).iter() if "l" in node.get("d", "")]
+                for figure in (first, second)]
+        assert len(ends[0]) == len(ends[1]) and ends[0] != ends[1]
+    for step in (3, -1, 1.0):
+        with pytest.raises(ValueError, match="one of the 3 steps of use, from 0 on"):
+            plot.diagram(**steps, enters=step)
+    with pytest.raises(ValueError, match="2 side by side"):
+        plot.diagram(attend=["find"], use=["grid", ["a", "b"]], enters=1)
 
 
 def test_a_diagram_needs_steps_and_known_roles():

@@ -47,7 +47,8 @@ Steps = Sequence["Step | str | Sequence[Step | str]"]
 
 
 def diagram(attention: Attention | None = None, *, attend: Steps | None = None, use: Steps | None = None,
-            input: str = "x", weights: str = "s", output: str = "y", shapes: Mapping[str, str] | None = None,
+            input: str = "x", weights: str = "s", output: str = "y", enters: int = 0,
+            shapes: Mapping[str, str] | None = None,
             title: str | None = None, alt: str | None = None, caption: str | None = None) -> Figure:
     """Draw a mechanism. ::
 
@@ -59,6 +60,7 @@ def diagram(attention: Attention | None = None, *, attend: Steps | None = None, 
         attention: take what is not given from this mechanism: its steps by tracing `attend` and `use`, its shapes.
         attend, use: the steps in order. A string is a fixed step; a list of steps stands side by side.
         input, weights, output: the symbols.
+        enters: the step of `use` that takes the input, counted from 0; the weights go to the first one.
         shapes: the shape of a symbol, by the symbol.
         title: written above.
         alt: what the figure shows; by default the diagram told in words.
@@ -68,7 +70,7 @@ def diagram(attention: Attention | None = None, *, attend: Steps | None = None, 
         a finished figure: wide for a page, stacked for a phone.
 
     Raises:
-        ValueError: neither a mechanism nor steps.
+        ValueError: neither a mechanism nor steps; the input enters where there is no step, or between several.
     """
     shapes = dict(shapes or {})
     if attention is not None:
@@ -80,7 +82,7 @@ def diagram(attention: Attention | None = None, *, attend: Steps | None = None, 
         title = attention.describe().title if title is None else title
     if not attend or not use:
         raise ValueError("a diagram needs a mechanism, or the steps of both: attend=[…] and use=[…]")
-    panels = Panel("attend", _rows(attend)), Panel("use", _rows(use))
+    panels = Panel("attend", _rows(attend)), Panel("use", _rows(use), enters)
     symbols = [(symbol, shapes.get(symbol, "")) for symbol in (input, weights, output)]
     alt = alt or _in_words(title, panels, symbols)
     return Figure([_wide(panels, symbols, title), _narrow(panels, symbols, title)], alt, caption)
@@ -102,8 +104,10 @@ def _in_words(title, panels, symbols) -> str:
 
     attend, use = panels
     x, s, y = (named(*symbol) for symbol in symbols)
+    late = f", {symbols[0][0]} where it says {use.rows[use.side][0].label}" if use.side else ""
     return (f"Diagram{f' of {title}' if title else ''}: attend takes the input {x}: {told(attend)}; this gives the "
-            f"weights {s}. use takes {symbols[0][0]} and {symbols[1][0]}: {told(use)}; this gives the output {y}.")
+            f"weights {s}. use takes {symbols[0][0]} and {symbols[1][0]}{late}: {told(use)}; this gives the output {y}."
+            ).replace("\n", " ")
 
 
 class Ink:
@@ -161,15 +165,24 @@ def _box_width(row: list[Step], last: bool) -> float:
 
 
 class Panel:
-    """The steps of `attend` or of `use`, from top to bottom inside a dashed frame."""
+    """The steps of `attend` or of `use`, from top to bottom inside a dashed frame.
 
-    def __init__(self, name: str, rows: list[list[Step]]) -> None:
-        self.name, self.rows = name, rows
+    Args:
+        side: the row into which something more leads from the side; 0 where all enters the first.
+    """
+
+    def __init__(self, name: str, rows: list[list[Step]], side: int = 0) -> None:
+        if not isinstance(side, int) or not 0 <= side < len(rows):
+            raise ValueError(f"the input enters one of the {len(rows)} steps of {name}, from 0 on, not {side!r}")
+        if side and len(rows[side]) > 1:
+            raise ValueError(f"step {side} of {name} is {len(rows[side])} side by side, and the input can enter only one")
+        self.name, self.rows, self.side = name, rows, side
         # Boxes that stand alone are equally wide, and so are those that stand side by side.
         alone, beside = (max([_box_width(row, row is rows[-1]) for row in rows if (len(row) > 1) is several], default=0)
                          for several in (False, True))
         self.widths = [beside if len(row) > 1 else alone for row in rows]
-        self.width = 2 * _GUTTER + max(
+        # What enters from the side needs a lane of its own, between the boxes and the gutter.
+        self.width = 2 * (_GUTTER + 14 * (side > 0)) + max(
             len(row) * width + (len(row) - 1) * _BETWEEN for row, width in zip(rows, self.widths))
         self.heights = [12 + 18 * max(step.label.count("\n") + 1 for step in row) for row in rows]
         # One row needs no arrows around it; several need room for the rails that lead to the first and from the last.
@@ -220,8 +233,8 @@ class Panel:
         for a, b in pairs:
             ink.line((a, start), (b, end))
         for middle, step in zip(above, self.rows[row]):
-            # Beside the arrow, on the side where no slanting arrow passes.
-            side = -1 if len(above) > 1 and middle < self.centre else 1
+            # Beside the arrow, on the side where no other one passes.
+            side = -1 if row + 1 == self.side or len(above) > 1 and middle < self.centre else 1
             ink.text(middle + 7 * side, start + 17, step.shape, size=_SMALL, anchor="end" if side < 0 else "start",
                      role="neutral")
 
@@ -241,6 +254,16 @@ class Panel:
             y = top + self.heights[0] / 2
             turns = [] if y == way[-1][1] else [(self.x + 9, way[-1][1]), (self.x + 9, y)]
             ink.line(*way, *turns, (self.left, y), role=role)
+
+    def enter_beside(self, ink: Ink, *way: tuple[float, float], above: bool = False) -> None:
+        """Lead an arrow along `way` into the row that something more enters: by its upper right corner, or its left."""
+        middle, top, half = self.centre, self.tops[self.side], self.widths[self.side] / 2
+        if above:
+            gutter, bend = self.x + self.width - _GUTTER, top - _GAP / 2
+            ink.line(*way, (gutter, way[-1][1]), (gutter, bend), (middle + half - 12, bend), (middle + half - 12, top))
+        else:
+            beside = top + self.heights[self.side] / 2
+            ink.line(*way, (way[-1][0], beside), (middle - half, beside))
 
     def leave(self, ink: Ink, *way: tuple[float, float], below: bool = False, role: str = "text") -> None:
         """Lead an arrow from the last row along `way`: out at the bottom, or along the right gutter."""
@@ -318,7 +341,10 @@ def _wide(panels, symbols, title: str | None) -> Drawing:
     attend.leave(ink, (seen - half, middle), role="data")
     use.enter(ink, (seen + half, middle), role="data")
     above = top + 4
-    use.enter(ink, (source, middle - half), (source, above), (use.middles(0)[0], above), above=True)
+    if use.side:
+        use.enter_beside(ink, (source, middle - half), (source, above), above=True)
+    else:
+        use.enter(ink, (source, middle - half), (source, above), (use.middles(0)[0], above), above=True)
     use.leave(ink, (result - half, middle))
     width = result + rooms[2] / 2 + 4
     height = _legend(ink, 6, bottom + 28, width, panels)
@@ -347,8 +373,10 @@ def _narrow(panels, symbols, title: str | None) -> Drawing:
     attend.enter(ink, (centre, source + half), above=True)
     attend.leave(ink, (centre, seen - half), below=True, role="data")
     use.enter(ink, (centre, seen + half), above=True, role="data")
-    beside = use.tops[0] + use.heights[0] / 2
-    use.enter(ink, (centre - half, source), (10, source), (10, beside))
+    if use.side:
+        use.enter_beside(ink, (centre - half, source), (10, source))
+    else:
+        use.enter(ink, (centre - half, source), (10, source), (10, use.tops[0] + use.heights[0] / 2))
     use.leave(ink, (centre, result - half), below=True)
     width = max(300, 2 * centre - 26 + 6)
     bottom = _legend(ink, 6, result + half + 28, width, panels)
