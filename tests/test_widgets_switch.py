@@ -130,7 +130,7 @@ def test_network_without_attention_is_refused():
 
 
 def test_scripts_are_small_and_ask_for_nothing():
-    whole = {path.stem: script(path.stem) for path in JS.glob("*.js") if path.stem != "common"}
+    whole = {path.stem: script(path.stem) for path in JS.glob("*.js")}
     shared = len(os.path.commonprefix(list(whole.values())))
     own = {name: len(text) - shared for name, text in whole.items()}
     # What any page may show together, and what one chapter adds for a thing of its own.

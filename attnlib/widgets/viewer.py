@@ -29,6 +29,8 @@ _HERE = Path(__file__).parent
 _ROLES = {"quiet": "neutral", **{role: role for role in COLOURS if role != "neutral"}}
 _LIGHT_ONLY = {"surface": "#F6F5F2", "focus": "#3B4A7A"}
 _DARK_ONLY = {"surface": "#1C1C1D", "focus": "#AFC0F2"}
+# The line by which a script asks for a shared part that only some need.
+_ALSO = re.compile(r"^//= (\w+)$", re.MULTILINE)
 # What may hold spaces that count, and what needs none around it.
 _QUOTES = set("\"'`/")
 _SPACES = re.compile(" ?(=>|[=,{}]) ?")
@@ -55,10 +57,13 @@ def style() -> str:
 def script(name: str) -> str:
     """The script of one viewer, with what all share before it, in few bytes: every viewer of a page carries its own.
 
-    Comments, indentation and spaces go; these only where a line holds no string that could lose one.
+    A script that begins with ``//= player`` also gets js/shared/player.js. Comments, indentation and spaces go; these
+    only where a line holds no string that could lose one.
     """
-    whole = "\n".join((_HERE / "js" / f"{part}.js").read_text(encoding="utf-8") for part in ("common", name))
-    lines = (line.strip() for line in whole.splitlines())
+    own = (_HERE / "js" / f"{name}.js").read_text(encoding="utf-8")
+    shared = ["common", *_ALSO.findall(own)]
+    whole = [(_HERE / "js" / "shared" / f"{part}.js").read_text(encoding="utf-8") for part in shared] + [own]
+    lines = (line.strip() for line in "\n".join(whole).splitlines())
     return "\n".join(line if _QUOTES & set(line) else _SPACES.sub(r"\1", line)
                      for line in lines if line and not line.startswith("//"))
 

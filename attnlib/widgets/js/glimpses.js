@@ -1,6 +1,7 @@
+//= player
 // The path of glimpses over a picture, step by step: where each lies, what the eye gets there, and the answer so far.
 
-const SECONDS = 1.5, GREYS = Array.from({ length: 64 }, (_, grey) => Array(3).fill(4.05 * grey));
+const GREYS = Array.from({ length: 64 }, (_, grey) => Array(3).fill(4.05 * grey));
 
 export default {
   render({ model, el: root }) {
@@ -9,7 +10,6 @@ export default {
     const opened = paths.map((path) => ({ ...path, at: unpack(path.locations), seen: unpack(path.patches), odds: unpack(path.scores) }));
     const [, steps, scales, side] = paths[0].patches.shape, end = steps - 1, kinds = classes.length;
     const view = { picture: 0, path: 0, step: 0 };
-    let timer = 0;
 
     const picture = document.createElementNS("http://www.w3.org/2000/svg", "image");
     put(picture, { width, height, preserveAspectRatio: "none", style: "image-rendering:pixelated" });
@@ -59,15 +59,8 @@ export default {
     };
     const set = (what) => { Object.assign(view, what); show(); };
 
-    const stop = () => { clearInterval(timer); timer = 0; button.textContent = "Play"; readout.setAttribute("aria-live", "polite"); };
     const go = (step) => { slider.set(step); set({ step }); };
-    const play = () => {
-      button.textContent = "Pause";
-      readout.setAttribute("aria-live", "off");
-      go(0);
-      timer = setInterval(() => { go(view.step + 1); if (view.step === end) stop(); }, 1000 * SECONDS);
-    };
-    const button = el("button", { type: "button", class: "attn-play", onclick: () => (timer ? stop() : play()) }, "Play");
+    const { button, stop } = player(readout, { end, span: 1.5 * end, at: () => view.step, go });
     const slider = range(word, { high: end, step: 1, told: (at) => `${word} ${at + 1}` }, (step) => { stop(); set({ step }); });
     if (names.length > 1) controls.append(menu("picture", names, 0, (index) => set({ picture: index })));
     if (paths.length > 1) controls.append(menu(joined ? "path" : "order", paths.map(({ name }) => name), 0, (index) => set({ path: index })));

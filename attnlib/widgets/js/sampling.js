@@ -1,6 +1,7 @@
+//= player
 // Where a spatial transformer samples a picture, step by step of its training, and what it makes of it; or a map of one's own.
 
-const NAMES = ["a", "b", "c", "d", "e", "f"], IDENTITY = [1, 0, 0, 0, 1, 0], SECONDS = 4;
+const NAMES = ["a", "b", "c", "d", "e", "f"], IDENTITY = [1, 0, 0, 0, 1, 0];
 const signed = (value) => `${value < 0 ? "−" : "+"} ${abs(value).toFixed(2)}`;
 
 export default {
@@ -10,7 +11,6 @@ export default {
     const lattices = unpack(data.lattices), truths = data.truth && unpack(data.truth), values = unpack(data.values);
     const [, channels, rows, columns] = data.values.shape;
     const view = { picture: 0, step: end, own: data.own };
-    let timer = 0;
 
     // A map as a function of a place: x and y from −1 to 1 in the output to x and y in the picture.
     const straight = ([a, b, c, d, e, f]) => ([x, y]) => [a * x + b * y + c, d * x + e * y + f];
@@ -76,18 +76,8 @@ export default {
     };
     const set = (what) => { Object.assign(view, what); show(); };
 
-    const stop = () => { clearInterval(timer); timer = 0; button.textContent = "Play"; readout.setAttribute("aria-live", "polite"); };
     const go = (step) => { steady.set(step); set({ step, own: null }); };
-    const play = () => {
-      const began = performance.now(), from = view.step < end ? view.step : 0;
-      button.textContent = "Pause";
-      readout.setAttribute("aria-live", "off");
-      timer = setInterval(() => {
-        go(min(end, from + floor(((performance.now() - began) / 1000 / SECONDS) * end)));
-        if (view.step === end) stop();
-      }, 50);
-    };
-    const button = el("button", { type: "button", class: "attn-play", onclick: () => (timer ? stop() : play()) }, "Play");
+    const { button, stop } = player(readout, { end, span: 4, at: () => view.step, go });
     const steady = range("step", { high: end, step: 1, value: end, told: (at) => `step ${steps[at]}` }, (at) => { stop(); go(at); });
     const sliders = NAMES.map((name, at) => range(name, { low: -1.5, high: 1.5, step: 0.01, told: short }, (to) => {
       stop();
@@ -97,8 +87,8 @@ export default {
     if (end) controls.append(...(still() ? [] : [button]), steady);
     readout.after(el("div", { class: "attn-six", role: "group", "aria-label": "a map of your own" }, ...sliders),
       el("div", { class: "attn-controls" },
-        el("button", { type: "button", onclick: () => set({ own: IDENTITY }) }, "identity"),
-        el("button", { type: "button", onclick: () => set({ own: null }) }, "the network's")));
+        el("button", { onclick: () => set({ own: IDENTITY }) }, "identity"),
+        el("button", { onclick: () => set({ own: null }) }, "the network's")));
     show();
     const flip = () => set({ own: null });
     model.on("change:state", flip);

@@ -1,8 +1,9 @@
+//= player
 // A training, replayed: curves with the chosen step marked, and the weights as they were at that step.
 
 // The looks of the runs in their order, as in `plot.curves`: a role, and dashes for those who see no colours.
 const LOOKS = [["quiet"], ["data"], ["learned", "6 3"], ["query", "8 3 2 3"], ["key", "2 3"], ["value", "9 3 2 3 2 3"]];
-const SECONDS = 6, LEFT = 36, RIGHT = 12, TOP = 26, BOTTOM = 34;
+const LEFT = 36, RIGHT = 12, TOP = 26, BOTTOM = 34;
 
 const upTo = (steps, step) => steps.findLastIndex((other) => other <= step);
 const line = (x1, y1, x2, y2, more) => el("line", { x1, y1, x2, y2, ...more });
@@ -67,7 +68,7 @@ export default {
     const { figure, controls, body, readout, say } = frame(root, model);
     const weights = layers.map(({ values }) => unpack(values)), picked = layers.map(({ choose }) => choose.map(() => 0));
     const measured = ["loss", "accuracy"].filter((what) => data.limits[what]);
-    let at = data.start, layer = 0, picture = 0, width = 0, timer = 0;
+    let at = data.start, layer = 0, picture = 0, width = 0;
 
     const strong = () => (model.get("state") ? runs.length - 1 : 0);
     const look = (run) => {
@@ -106,24 +107,7 @@ export default {
     };
     const go = (to) => { at = to; slider.set(at); show(); };
 
-    const stop = () => {
-      clearInterval(timer);
-      timer = 0;
-      button.textContent = "Play";
-      readout.setAttribute("aria-live", "polite");
-    };
-    const play = () => {
-      const from = at < end ? at : 0, began = performance.now();
-      button.textContent = "Pause";
-      // Or a screen reader would read every step.
-      readout.setAttribute("aria-live", "off");
-      timer = setInterval(() => {
-        go(min(end, from + floor((performance.now() - began) / 1000 / SECONDS * end)));
-        if (at === end) stop();
-      }, 50);
-      go(from);
-    };
-    const button = el("button", { type: "button", class: "attn-play", onclick: () => (timer ? stop() : play()) }, "Play");
+    const { button, stop } = player(readout, { end, span: 6, at: () => at, go });
     const slider = range("step", { high: end, step: 1, value: at, told: (index) => `step ${steps[index]}` },
       (index) => { stop(); go(index); });
 

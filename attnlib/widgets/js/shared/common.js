@@ -77,7 +77,7 @@ const range = (label, { low = 0, high = 1, step = 0.01, value = 0, told = String
   return made;
 };
 const buttons = (label, names, index, chosen) => {
-  const all = names.map((name, number) => el("button", { type: "button", onclick: () => chosen(number) }, name));
+  const all = names.map((name, number) => el("button", { onclick: () => chosen(number) }, name));
   const group = el("div", { class: "attn-control attn-buttons", role: "group", "aria-label": label }, el("span", {}, label), ...all);
   group.set = (pressed) => all.forEach((button, number) => button.setAttribute("aria-pressed", String(number === pressed)));
   group.set(index);
