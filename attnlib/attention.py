@@ -105,6 +105,9 @@ class Attention(nn.Module):
     """
 
     about: ClassVar[Description]
+    # Whether the mechanisms inside are no more than parts, whose weights are in this one's. Edits of a whole network
+    # then leave the parts alone: nothing is to be shuffled twice.
+    made_of_parts: ClassVar[bool] = False
 
     def __init__(self, channels: int | None = None) -> None:
         super().__init__()

@@ -18,13 +18,18 @@ from attnlib.attention import Attention, Edit, attentions
 Only = str | Sequence[str] | None
 
 
-def _chosen(network: nn.Module, only: Only) -> dict[str, Attention]:
-    """The mechanisms of `network` whose qualified name matches one of the patterns in `only`."""
+def _chosen(network: nn.Module, only: Only, *, wholes: bool = False) -> dict[str, Attention]:
+    """The mechanisms of `network` whose qualified name matches one of the patterns in `only`.
+
+    Without patterns it is all of them, or only the `wholes`: none that is a part of another.
+    """
     found = attentions(network)
     if not found:
         raise ValueError(f"{type(network).__name__} holds no attention; put some in with attnlib.insert(network, ...)")
     if only is None:
-        return found
+        parts = {f"{name}.{part}".removeprefix(".") for name, attention in found.items() if attention.made_of_parts
+                 for part in attentions(attention) if part}
+        return {name: a for name, a in found.items() if not (wholes and name in parts)}
     patterns = [only] if isinstance(only, str) else list(only)
     chosen = {name: a for name, a in found.items() if any(fnmatch.fnmatchcase(name, p) for p in patterns)}
     if not chosen:
@@ -111,7 +116,8 @@ def intervene(network: nn.Module, edit: Edit, only: Only = None):
         network: any module that holds mechanisms.
         edit: called as ``edit(weights, x, attention)``; returns the weights to use, of the same shape. `shuffled` and
             `held` make the common ones.
-        only: a qualified name, a pattern, or several.
+        only: a qualified name, a pattern, or several. Without it, every mechanism except the parts of one that is
+            `made_of_parts`: their weights are in the whole's, and a permutation, for one, must not be applied to both.
 
     Raises:
         ValueError: no such mechanism; or, when the network runs, an edit that returns another shape.
@@ -127,7 +133,7 @@ def intervene(network: nn.Module, edit: Edit, only: Only = None):
         return edited
 
     with contextlib.ExitStack() as stack:
-        for attention in _chosen(network, only).values():
+        for attention in _chosen(network, only, wholes=True).values():
             stack.enter_context(_added(attention, "edits", checked))
         yield network
 

@@ -2,14 +2,16 @@ import pytest
 import torch
 from torch import nn
 
-from attnlib import create, held, intervene, record, shuffled, switch_off
+from attnlib import attentions, create, held, intervene, record, shuffled, switch_off
+from attnlib.channel.se import SE
 
 
 @pytest.fixture
 def network():
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(3, 16, 3), create("se", 16, reduction=4), nn.Conv2d(16, 8, 3), create("se", 8, reduction=2), nn.Flatten(),
+        nn.Conv2d(3, 16, 3), create("se", 16, reduction=4), nn.Conv2d(16, 8, 3), create("se", 8, reduction=2),
+        nn.Flatten(),
     ).double()
 
 
@@ -101,6 +103,44 @@ def test_an_edit_of_another_shape_is_refused(network, x):
     with pytest.raises(ValueError, match=r"the edit returned \(4, 1, 1, 1\)"):
         with intervene(network, lambda weights, x, attention: weights[:, :1], only="1"):
             network(x)
+
+
+class Whole(SE):
+    """A mechanism with another one in its weights."""
+
+    made_of_parts = True
+
+    def __init__(self):
+        super().__init__(3, reduction=1)
+        self.part = SE(3, reduction=1)
+
+    def attend(self, x):
+        return super().attend(x) * self.part.weights(self.part.attend(x), x, self.part)
+
+
+@pytest.mark.parametrize("network, whole", [(Whole(), ""), (nn.Sequential(Whole()), "0")])
+def test_parts_of_a_mechanism_are_edited_only_by_name(network, whole, x):
+    network, x, part = network.double(), x[:2], f"{whole}.part".removeprefix(".")
+    with record(network) as seen:
+        network(x)
+    with intervene(network, shuffled()), record(network) as moved:
+        network(x)
+    assert set(seen) == {whole, part}
+    assert torch.equal(moved[whole], seen[whole].flip(0)) and torch.equal(moved[part], seen[part])
+    with intervene(network, shuffled(), only="*part"), record(network) as moved:
+        network(x)
+    assert torch.equal(moved[part], seen[part].flip(0))
+    assert not torch.equal(moved[whole], seen[whole])
+
+
+def test_mechanisms_that_are_no_parts_are_edited_wherever_they_are(x):
+    class Beside(Whole):
+        made_of_parts = False
+
+    network = nn.ModuleDict({"gate": Whole(), "gate2": SE(3, reduction=1), "gate3": Beside()}).double()
+    with switch_off(network):
+        edited = [name for name, a in attentions(network).items() if a.weights.edits]
+    assert edited == ["gate", "gate2", "gate3", "gate3.part"]
 
 
 def test_everything_is_restored_after_an_exception(network, x):
