@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from attnlib.attention import Attention, Description
-from attnlib.places import Places
 from attnlib.probe import Trace, probe
 from attnlib.registry import register
+from attnlib.replace import Replacement, convolutions
 
 
 @register("sk")
@@ -169,9 +168,8 @@ class SK(Attention):
         """
         network = getattr(network, "_orig_mod", network)
         trace = probe(network, example)
-        ends = Places(trace).find(cls.about.place if where is None else where)
         layers: dict[str, list[nn.Module]] = {}
-        for name in dict.fromkeys(_convolution(trace, end) for end in ends):
+        for name in convolutions(trace, cls.about.place if where is None else where, who="SK"):
             convolution, norm = network.get_submodule(name), _norm_behind(trace, name)
             attention = cls(convolution.in_channels, stride=convolution.stride[0],
                             out_channels=convolution.out_channels, **options)
@@ -186,72 +184,10 @@ class SK(Attention):
         return Replacement(network, layers)
 
 
-class Replacement:
-    """The mechanisms that `SK.install` put in the place of convolutions.
-
-    Attributes:
-        modules: each mechanism by its name in the network, which was the convolution's.
-    """
-
-    def __init__(self, network: nn.Module, layers: Mapping[str, Sequence[nn.Module]]) -> None:
-        self.modules: Mapping[str, Attention] = MappingProxyType(
-            {name: new for name, (_, new) in layers.items() if isinstance(new, Attention)})
-        self._network, self._layers = network, dict(layers)
-        self.enabled = False
-        self.enable()
-
-    def enable(self) -> None:
-        """Put the mechanisms in the place of the convolutions.
-
-        Raises:
-            RuntimeError: `remove` was called.
-        """
-        if not self._layers:
-            raise RuntimeError("these mechanisms were taken out of the network; install them again")
-        self._put(1)
-
-    def disable(self) -> None:
-        """Put the convolutions back: the network computes bit for bit what it did before."""
-        self._put(0)
-
-    def remove(self) -> None:
-        """As `disable`, for good."""
-        self._put(0)
-        self._layers.clear()
-
-    def _put(self, which: int) -> None:
-        for name, layers in self._layers.items():
-            layers[which].train(layers[1 - which].training)
-            self._network.set_submodule(name, layers[which])
-        self.enabled = bool(which)
-
-    def __enter__(self) -> Replacement:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.remove()
-
-
 # One opaque step to torch.fx, as in the base class.
 @torch.fx.wrap
 def _check(attention: Attention, x: Tensor) -> None:
     attention.check(x)
-
-
-def _convolution(trace: Trace, end: str) -> str:
-    """The first 3×3 convolution to run in the innermost module around the place `end` that holds one."""
-    around = end
-    while around:
-        for name, (call, *_) in trace.calls.items():
-            if f"{name}.".startswith(f"{around}.") and _replaceable(call.module):
-                return name
-        around = around.rpartition(".")[0]
-    raise ValueError(f"SK replaces 3×3 convolutions (dilation 1, one zero of padding), and there is none at {end!r}")
-
-
-def _replaceable(module: nn.Module) -> bool:
-    return (isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3) and module.dilation == (1, 1)
-            and module.padding == (1, 1) and module.padding_mode == "zeros" and module.stride[0] == module.stride[1])
 
 
 def _norm_behind(trace: Trace, convolution: str) -> str | None:

@@ -13,10 +13,9 @@ from torch import Tensor, nn
 
 from attnlib.attention import Attention, Description
 from attnlib.channel.se import bottleneck
-from attnlib.channel.sk import Replacement
-from attnlib.places import Places
-from attnlib.probe import Trace, probe
+from attnlib.probe import probe
 from attnlib.registry import register
+from attnlib.replace import Replacement, convolutions
 
 GATES = {"sigmoid": torch.sigmoid, "none": lambda scores: scores}
 
@@ -168,9 +167,8 @@ class PSA(Attention):
         """
         network = getattr(network, "_orig_mod", network)
         trace = probe(network, example)
-        ends = Places(trace).find(cls.about.place if where is None else where)
         layers: dict[str, list[nn.Module]] = {}
-        for name in dict.fromkeys(_convolution(trace, end) for end in ends):
+        for name in convolutions(trace, cls.about.place if where is None else where, who="PSA"):
             convolution = network.get_submodule(name)
             attention = cls(convolution.in_channels, stride=convolution.stride[0],
                             out_channels=convolution.out_channels, **options)
@@ -199,19 +197,3 @@ def _checked(channels: int, out_channels: int, kernels: Sequence[int], groups: S
         raise ValueError(f"PSA's groups must divide the {channels} channels and the {width} of each kernel, "
                          f"not {list(groups)}")
     return list(groups)
-
-
-def _convolution(trace: Trace, end: str) -> str:
-    """The first 3×3 convolution to run in the innermost module around the place `end` that holds one."""
-    around = end
-    while around:
-        for name, (call, *_) in trace.calls.items():
-            if f"{name}.".startswith(f"{around}.") and _replaceable(call.module):
-                return name
-        around = around.rpartition(".")[0]
-    raise ValueError(f"PSA replaces 3×3 convolutions (dilation 1, one zero of padding), and there is none at {end!r}")
-
-
-def _replaceable(module: nn.Module) -> bool:
-    return (isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3) and module.dilation == (1, 1)
-            and module.padding == (1, 1) and module.padding_mode == "zeros" and module.stride[0] == module.stride[1])
