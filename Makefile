@@ -6,7 +6,7 @@ PYTHON ?= $(firstword $(foreach name,$(SYSTEM_PYTHONS),$(shell command -v $(name
 RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help environment book html execute scripts rules test lab bench results clean
+.PHONY: help environment book html execute scripts rules test lab bench results openings clean
 
 help:
 	@echo "make book      build the book and serve it here          (PORT=8000 to choose the port)"
@@ -17,6 +17,7 @@ help:
 	@echo "make rules     hold the pages to the house rules          (PAGES=... for some)"
 	@echo "make lab       open the pages in JupyterLab"
 	@echo "make results   measure again what results/ holds          (ONLY=results/channel/se.py for some)"
+	@echo "make openings  draw again the pictures at the openings of chapters      (ONLY=spatial for one)"
 	@echo "make bench     measure each mechanism and the training loop against others' (ONLY=se for some mechanisms)"
 	@echo "make clean     remove what was built (the environment stays)"
 
@@ -44,6 +45,9 @@ test: environment
 
 lab: environment
 	@$(RUN) -m jupyterlab book
+
+openings: environment
+	@$(RUN) tools/openings.py $(ONLY)
 
 results: environment
 	@$(RUN) tools/results.py $(ONLY)
