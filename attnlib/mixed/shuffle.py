@@ -75,11 +75,18 @@ class Shuffle(Attention):
         self.norm = nn.GroupNorm(half, half) if group_norm else None
 
     def attend(self, x: Tensor) -> Tensor:
-        p, q = x.unflatten(1, (self.groups, 2, -1)).unbind(2)  # (B, G, C/2G, H, W) each
+        p, q = self.halves(x)
+        s, t = self.gates(p, q)
+        return torch.stack([s.expand_as(p), t], 2).flatten(1, 3)  # (B, C, H, W)
+
+    def halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The first and the second halves of all groups: (B, G, C/2G, H, W) each."""
+        return x.unflatten(1, (self.groups, 2, -1)).unbind(2)
+
+    def gates(self, p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+        """The gates of the first halves' channels, (B, G, C/2G, 1, 1), and of the second halves' positions."""
         # In x's precision: under autocast the parameters and the normalisation are in float32.
-        s = torch.sigmoid(self.channel_scores(p).to(x.dtype)).expand_as(p)
-        t = torch.sigmoid(self.position_scores(q).to(x.dtype))
-        return torch.stack([s, t], 2).flatten(1, 3)  # (B, C, H, W)
+        return torch.sigmoid(self.channel_scores(p).to(p.dtype)), torch.sigmoid(self.position_scores(q).to(q.dtype))
 
     def channel_scores(self, p: Tensor) -> Tensor:
         """What the channels' gates are the sigmoid of, for the first halves: (B, G, C/2G, 1, 1)."""
@@ -96,6 +103,25 @@ class Shuffle(Attention):
         scores = torch.group_norm(q.flatten(0, 1), self.norm.num_groups, weight, bias, self.norm.eps)
         return scores.unflatten(0, (-1, self.groups))
 
+    def fused(self, x: Tensor) -> Tensor:
+        """The same numbers, without the channels' gates written out for every position.
+
+        Half a group is too few channels for channels-last to be fast: such maps are turned, and turned back.
+        """
+        p, q = self.halves(x.contiguous())
+        s, t = self.gates(p, q)
+        return _laid_out_as(x, self.mix(torch.stack([p * s, q * t], 2).flatten(1, 3)))
+
     def use(self, x: Tensor, weights: Tensor) -> Tensor:
-        y = x * weights
+        return self.mix(x * weights)
+
+    def mix(self, y: Tensor) -> Tensor:
+        """The shuffle, where it is wanted."""
         return torch.channel_shuffle(y, 2) if self.shuffle else y
+
+
+# Its `if` would stop torch.fx; wrapped, it is one opaque step of the traced graph.
+@torch.fx.wrap
+def _laid_out_as(x: Tensor, y: Tensor) -> Tensor:
+    turned = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return y.contiguous(memory_format=torch.channels_last) if turned else y

@@ -243,5 +243,14 @@ def test_bad_options_are_refused(channels, options, says):
     assert "\n" not in str(refused.value)
 
 
-def test_is_as_fast_as_the_obvious_calls(as_fast):
-    as_fast(Shuffle(256), {"the obvious calls": Obvious}, torch.randn(4, 256, 56, 56))
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["default", "channels-last"])
+def test_is_as_fast_as_the_obvious_calls(layout, as_fast):
+    as_fast(Shuffle(256), {"the obvious calls": Obvious}, torch.randn(4, 256, 56, 56).contiguous(memory_format=layout))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["default", "channels-last"])
+def test_the_layout_stays_and_the_numbers_are_those_of_the_two_steps(layout):
+    module, x = built(), X.contiguous(memory_format=layout)
+    y = module(x)
+    assert y.is_contiguous(memory_format=layout)
+    torch.testing.assert_close(y, module.use(x, module.attend(x)), rtol=1e-12, atol=1e-12)
