@@ -538,7 +538,7 @@ def _in_the_plot(effect: Effect) -> str:
     if effect.verdict == NO_DIFFERENCE or not surely:
         return effect.verdict
     little = ", but by little" if abs(effect.mean) < effect.delta else ""
-    return f"{surely}{little}:\N{NO-BREAK SPACE}{effect.verdict}"  # in one piece where lines are broken
+    return f"{surely}{little}\N{NO-BREAK SPACE}({effect.verdict})"  # in one piece where lines are broken
 
 
 def _forest(effects: list[Effect], ax=None):

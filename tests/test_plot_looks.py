@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from attnlib.plot.looks import NARROW, WIDE, Panel, Strip, _apart, _outline, sheet, storyboard
+from attnlib.plot.looks import NARROW, WIDE, Panel, Strip, _apart, _hatching, _outline, sheet, storyboard
 from attnlib.spatial.looks import Looks
 
 
@@ -109,6 +109,27 @@ def test_an_outline_goes_around_every_pixel_of_a_mask():
     wanted = {("H", c, r) for r in range(6) for c in range(7) if inside(r - 1, c) != inside(r, c)}
     wanted |= {("V", c, r) for r in range(5) for c in range(8) if inside(r, c - 1) != inside(r, c)}
     assert edges == wanted
+
+
+@pytest.mark.parametrize("apart", [1, 3])
+def test_hatching_crosses_what_was_not_seen_and_nothing_else(apart):
+    mask = torch.rand(5, 7, generator=torch.Generator().manual_seed(1)) > 0.5
+    crossed = set()
+    for column, row, left, down in re.findall(r"M(\d+) (\d+)l-(\d+) (\d+)", _hatching(mask, apart)):
+        assert left == down
+        crossed |= {(int(row) + n, int(column) - n - 1) for n in range(int(down))}
+    wanted = {(row, column) for row, column in mask.nonzero().tolist() if (row + column + 1) % apart == 0}
+    assert crossed == wanted
+
+
+def test_only_what_was_not_seen_is_hatched():
+    def hatched(looked):
+        return [node.get("d") for node in wide(Panel(looked)).iter() if node.get("class") == "unseen"]
+
+    everything = some()
+    everything.glanced[:] = True
+    assert hatched(everything) == [""] and len(hatched(some())[0]) > 0
+    assert "unseen" not in ET.tostring(wide(Panel(torch.rand(6, 8))), encoding="unicode")
 
 
 def strip(count, learned):

@@ -390,7 +390,7 @@ def test_forest_plot_shows_every_seed_and_no_text_overlaps(names, seeds):
     for text, name in zip(axes.texts, names, strict=True):
         told = re.sub(r"\s", "", text.get_text())
         assert told.startswith(re.sub(r"\s", "", f"{name} — "))
-        assert told.endswith(re.sub(r"\s", "", trial.effect(name).verdict))
+        assert told.rstrip(")").endswith(re.sub(r"\s", "", trial.effect(name).verdict))
 
     low, high = axes.get_xlim()
     numbers = [label for label in axes.get_xticklabels() if low <= label.get_position()[0] <= high]
@@ -409,7 +409,7 @@ def test_forest_plot_shows_every_seed_and_no_text_overlaps(names, seeds):
 def test_forest_plot_says_better_and_worse_and_leaves_the_verdicts_as_they_are():
     trial = comparison(none=[0.5, 0.51, 0.52], se=[0.9, 0.92, 0.91], static=[0.1, 0.12, 0.1], same=[0.51, 0.5, 0.52])
     told = [text.get_text().replace("\N{NO-BREAK SPACE}", " ") for text in trial.plot().axes[0].texts]
-    assert told == ["se — better: holds", "static — worse: contradicted", "same — no difference"]
+    assert told == ["se — better (holds)", "static — worse (contradicted)", "same — no difference"]
     assert [trial.effect(arm).verdict for arm in trial.arms[1:]] == ["holds", "contradicted", "no difference"]
 
 
@@ -418,7 +418,7 @@ def test_forest_plot_says_by_little_where_a_sure_difference_is_smaller_than_delt
                        either=[-0.02, 0.02, -0.01, 0.03])
     told = [text.get_text().replace("\N{NO-BREAK SPACE}", " ").replace("\n", " ") for text in trial.plot().axes[0].texts]
     unknown = "cannot be told at this size"
-    assert told == [f"up — better, but by little: {unknown}", "down — worse, but by little: contradicted", f"either — {unknown}"]
+    assert told == [f"up — better, but by little ({unknown})", "down — worse, but by little (contradicted)", f"either — {unknown}"]
     assert "less than 0.01" in trial.plot().axes[0].get_xlabel()
 
 

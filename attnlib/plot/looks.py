@@ -1,4 +1,4 @@
-"""Figures of where networks looked: what was read is lit, what was glanced at is dim, what was not seen is grey."""
+"""Figures of where networks looked: what was read is lit, what was glanced at is dim, the unseen is hatched."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ WIDE, NARROW = 680, 346  # pixels: the width of a page's text, and of a phone's
 _LEVELS = 32  # of brightness in a picture: enough for the eye, and the same on every processor
 _TAG = 5.5  # half of the room that the number of a place needs
 _LINE = 16
+_HATCH = 9  # pixels from one line of the hatching to the next, along a side
 
 
 class Looks(Protocol):
@@ -111,7 +112,9 @@ def _draw(ink: Ink, panel: Panel, x: float, y: float, side: float) -> None:
     scale = side / max(seen.shape)
     inside = _image(seen, read, glanced)
     if looked is not None:
-        inside += (f'<path d="{_outline(read)}" vector-effect="non-scaling-stroke" '
+        inside += (f'<path d="{_hatching(~(read | glanced), max(1, round(_HATCH / scale)))}" class="unseen" '
+                   'vector-effect="non-scaling-stroke" style="fill:none;stroke:#25272B;stroke-width:1.3"/>'
+                   f'<path d="{_outline(read)}" vector-effect="non-scaling-stroke" '
                    f'style="fill:none;stroke:{DARK["data"]};stroke-width:1.5"/>')
     ink.elements.append(f'<g transform="translate({x:.4g} {y:.4g}) scale({scale:.4g})">{inside}</g>')
     if looked is not None and panel.marks:
@@ -152,6 +155,19 @@ def _outline(mask: Tensor) -> str:
     level = [f"M{start - 1} {y}H{end - 1}" for y, line in enumerate(across) for start, end in _runs(line)]
     upright = [f"M{x} {start - 1}V{end - 1}" for x, line in enumerate(down) for start, end in _runs(line)]
     return "".join(level + upright)
+
+
+def _hatching(mask: Tensor, apart: int) -> str:
+    """Lines at 45 degrees over a mask (H, W), `apart` pixels from each other, as the ``d`` of an SVG path in pixels."""
+    mirrored = mask.detach().cpu().numpy()[:, ::-1]
+    height, width = mirrored.shape
+    lines = []
+    for offset in range(1 - height, width):
+        row, column = max(0, -offset), width - max(0, offset)  # where the diagonal enters, at the upper right
+        if (row + column) % apart == 0:
+            lines += [f"M{column - start} {row + start}l{start - end} {end - start}"
+                      for start, end in _runs(mirrored.diagonal(offset))]
+    return "".join(lines)
 
 
 def _runs(line: np.ndarray) -> list[tuple[int, int]]:

@@ -54,6 +54,7 @@ def draw():
             "window around the digit and has only glanced at the rest. A dynamic capacity network has glanced at "
             "everything and reads a few patches on strokes. Recurrent attention reads three small patches one after "
             "the other, the first in the middle; around them it sees coarsely, and the rest not at all.",
-        caption="Three ways to choose where to look, drawn on one picture. Lit: read closely. Dim: glanced at. Grey: "
-                "not seen. The places are given by hand; where trained networks look is on the chapter's last page.",
+        caption="Three ways to choose where to look, drawn on one picture. Lit: read closely. Dim: glanced at. "
+                "Hatched: not seen. A fragment of another digit can be looked at as well, if the answer depends on "
+                "it. The places are given by hand; where trained networks look is on the chapter's last page.",
     )
