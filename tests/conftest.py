@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 import pytest
 
@@ -22,6 +23,13 @@ def ctrl_c_interrupts():
     """A shell starts jobs in the background with SIGINT ignored; the tests of Ctrl-C need it to interrupt."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiled_yet():
+    """torch counts how often it compiled a piece of code, and refuses at some time; all mechanisms share some code."""
+    if "torch._dynamo" in sys.modules:
+        sys.modules["torch._dynamo"].reset()
 
 
 @pytest.fixture

@@ -134,7 +134,6 @@ def test_every_parameter_gets_a_gradient(module):
 
 
 def test_compiles_in_one_graph_and_exports(module):
-    torch._dynamo.reset()
     compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(X), module(X))
     torch.testing.assert_close(torch.export.export(module, (X,)).module()(X), module(X))
@@ -146,7 +145,6 @@ def test_torch_fx_can_follow_it(module):
 
 
 def test_compiles_and_exports_with_a_task():
-    torch._dynamo.reset()
     module = built(queries=2)
     compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(X, TASK), module(X, TASK))

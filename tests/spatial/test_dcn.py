@@ -393,7 +393,6 @@ def test_a_top_with_batch_normalisation_can_choose_too():
 
 def test_it_compiles_in_parts():
     module = made()
-    torch._dynamo.reset()
     torch.testing.assert_close(torch.compile(module, backend="eager")(X), module(X))
 
 

@@ -412,7 +412,6 @@ def test_copies_stand_on_their_own():
 
 @pytest.mark.parametrize("training", [False, True])
 def test_compiles_in_one_graph(training):
-    torch._dynamo.reset()
     module, x = made().train(training), pictures()
     compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
     for ours, theirs in zip(seeded(compiled, x), seeded(module, x)):
