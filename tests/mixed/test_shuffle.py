@@ -245,9 +245,7 @@ def test_bad_options_are_refused(channels, options, says):
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["default", "channels-last"])
 def test_is_as_fast_as_the_obvious_calls(layout, as_fast):
-    x = torch.randn(4, 256, 56, 56).contiguous(memory_format=layout)
-    # Ours comes back in the layout of the input; theirs, from channels-last, does not.
-    as_fast(Shuffle(256), {"the obvious calls": Obvious}, x, most=1.25 if x.is_contiguous() else 1.5)
+    as_fast(Shuffle(256), {"the obvious calls": Obvious}, torch.randn(4, 256, 56, 56).contiguous(memory_format=layout))
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["default", "channels-last"])
